@@ -25,9 +25,11 @@ type Info struct {
 type Writer interface {
 	io.Writer
 	// Commit makes the object durable and visible under its key. It returns
-	// ErrExist, and keeps what is there, when the key was taken meanwhile.
+	// ErrExist, and keeps what is there, when the key was taken meanwhile. Once
+	// a Write or Commit failed nothing is left of the object, and every later
+	// Write and Commit fails too.
 	Commit() error
-	// Abort discards what was written.
+	// Abort discards what was written. After a failure it does nothing.
 	Abort() error
 }
 
@@ -43,7 +45,9 @@ type Holder struct {
 // caller need it: backupset, which gives keys their meaning, and the commands
 // that list and clean. The suite in storetest defines its behaviour.
 type Store interface {
-	// Create begins an object. Nothing is visible at key before Commit.
+	// Create begins an object. Nothing is visible at key before Commit. A key
+	// that is taken already may be ErrExist here or only at Commit. CheckKey
+	// says which keys every method refuses.
 	Create(ctx context.Context, key string) (Writer, error)
 	// Open reads an object from its start. The caller closes it. ErrNotExist.
 	Open(ctx context.Context, key string) (io.ReadCloser, error)
@@ -51,7 +55,9 @@ type Store interface {
 	// key order. An error of fn ends the walk and is returned. A partial
 	// listing is an error, never a short list.
 	List(ctx context.Context, prefix string, fn func(Info) error) error
-	// Delete removes one object. Deleting what is not there is no error.
+	// Delete removes one object durably: what is deleted before another object
+	// is deleted does not come back after it. Deleting what is not there is no
+	// error.
 	Delete(ctx context.Context, key string) error
 	// Lock takes the store's only run lock, or fails with a *LockedError that
 	// names the holder. release gives it back; the death of the process does too.
@@ -68,9 +74,11 @@ type Local interface {
 	Stage(ctx context.Context, key string) (path string, err error)
 	// Publish makes the file or folder at a staged path durable (every file and
 	// folder in it synced, modes 0600 and 0700) and then visible at key.
-	// ErrExist when key is taken.
+	// ErrExist when key is taken. Anything in it that is neither file nor
+	// folder is refused. After a failure the path is only good for Discard.
 	Publish(ctx context.Context, path, key string) error
-	// Discard removes a staged path and all below it.
+	// Discard removes a staged path and all below it. After Publish it does
+	// nothing, so that it can be deferred.
 	Discard(path string) error
 	// Path returns the path of a committed object, or of a folder of objects.
 	// It refuses a key that leads outside the store, by .. or by a symlink.

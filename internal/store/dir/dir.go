@@ -1,0 +1,167 @@
+package dir
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"dbbackup/internal/fault"
+	"dbbackup/internal/store"
+)
+
+var _ store.Local = (*Dir)(nil)
+
+const (
+	fileMode   fs.FileMode = 0o600
+	folderMode fs.FileMode = 0o700
+)
+
+// Dir is a store in a directory. It may be used by several goroutines.
+type Dir struct {
+	root *os.Root
+	path string // absolute
+
+	// folders is held while a folder is made and filled with its first entry,
+	// and while empty folders are removed, so that the two never meet.
+	folders sync.Mutex
+}
+
+// Open opens the store in the directory at path. With create it makes the
+// directory (0700) and its missing parents durably; without, a missing one is
+// fault.NotFound. The directory itself may be a symbolic link: that is the
+// operator's choice. Close gives it back.
+func Open(path string, create bool) (*Dir, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", path, err)
+	}
+	if create {
+		if err := makeDurably(abs); err != nil {
+			return nil, explain(abs, fault.Precondition, fmt.Errorf("create store %s: %w", abs, err))
+		}
+	}
+	root, err := os.OpenRoot(abs)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
+		return nil, fault.New(fault.NotFound, "check the path of the store; the first backup into it creates it",
+			"open store %s: %w", abs, err)
+	case err != nil:
+		return nil, explain(abs, fault.Precondition, fmt.Errorf("open store %s: %w", abs, err))
+	}
+	return &Dir{root: root, path: abs}, nil
+}
+
+// Close releases the directory. Objects being written fail.
+func (d *Dir) Close() error { return d.root.Close() }
+
+// Root returns the absolute path of the directory.
+func (d *Dir) Root() string { return d.path }
+
+// makeDurably makes a directory and its missing parents, and syncs each parent
+// that received an entry.
+func makeDurably(path string) error {
+	if info, err := os.Stat(path); err == nil {
+		if !info.IsDir() {
+			return unix.ENOTDIR
+		}
+		return nil
+	}
+	parent := filepath.Dir(path)
+	if parent != path {
+		if err := makeDurably(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(path, folderMode); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := os.Chmod(path, folderMode); err != nil {
+		return err
+	}
+	folder, err := os.Open(parent)
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}
+
+// Warnings says what about the directory is unsafe, one sentence each.
+func (d *Dir) Warnings() []string {
+	info, err := d.root.Stat(".")
+	if err != nil {
+		return []string{fmt.Sprintf("the store %s cannot be examined: %v", d.path, err)}
+	}
+	if mode := info.Mode().Perm(); mode&0o022 != 0 {
+		return []string{fmt.Sprintf("the store %s can be written by others (mode %04o): anyone of them can replace or delete backups; run chmod 0700 on it", d.path, mode)}
+	}
+	return nil
+}
+
+// CheckWritable writes, syncs and removes a small file. Any failure is
+// fault.Precondition: the run has not begun.
+func (d *Dir) CheckWritable() error {
+	err := d.probe()
+	if err != nil {
+		return explain(d.path, fault.Precondition, fmt.Errorf("write to store %s: %w", d.path, err))
+	}
+	return nil
+}
+
+func (d *Dir) probe() (err error) {
+	name := partialName("probe")
+	file, err := d.createFile(name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.root.Remove(name)) }()
+	_, err = file.Write([]byte("probe\n"))
+	return errors.Join(err, file.Sync(), file.Close())
+}
+
+// Free returns what a process of this user can still write to the file
+// system. inodes is the largest number where the file system has no limit.
+func (d *Dir) Free() (bytes, inodes uint64, err error) {
+	bytes, inodes, err = freeAt(d.path)
+	if err != nil {
+		return 0, 0, fmt.Errorf("free space of %s: %w", d.path, err)
+	}
+	return bytes, inodes, nil
+}
+
+func freeAt(path string) (bytes, inodes uint64, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return 0, 0, err
+	}
+	if st.Files == 0 {
+		return st.Bavail * uint64(st.Bsize), math.MaxUint64, nil
+	}
+	return st.Bavail * uint64(st.Bsize), st.Ffree, nil
+}
+
+// createFile makes a new file that nobody else can have prepared, with the
+// right mode under any umask.
+func (d *Dir) createFile(name string) (*os.File, error) {
+	file, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, fileMode)
+	if err != nil {
+		return nil, err
+	}
+	if err := file.Chmod(fileMode); err != nil {
+		return nil, errors.Join(err, file.Close(), d.root.Remove(name))
+	}
+	return file, nil
+}
+
+func random() string {
+	var b [8]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}

@@ -1,0 +1,199 @@
+package dir
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// errNotOurs is why a symbolic link, a device or anything else that is neither
+// file nor folder is not followed.
+var errNotOurs = errors.New("is neither a regular file nor a folder")
+
+// makeFolders makes the folders of a key's parent. A symbolic link among them
+// is refused. The caller holds d.folders.
+func (d *Dir) makeFolders(folder string) error {
+	for _, name := range ancestry(folder) {
+		err := d.root.Mkdir(name, folderMode)
+		switch {
+		case err == nil:
+			err = d.root.Chmod(name, folderMode)
+		case errors.Is(err, fs.ErrExist):
+			err = d.checkFolder(name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkFolders refuses a path whose folders are not plain folders.
+func (d *Dir) checkFolders(folder string) error {
+	for _, name := range ancestry(folder) {
+		if err := d.checkFolder(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Dir) checkFolder(name string) error {
+	info, err := d.root.Lstat(name)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%s is not a folder: %w", name, unix.ENOTDIR)
+	}
+	return nil
+}
+
+// syncUp syncs a folder and all above it up to the root, so that an entry
+// made in it is found again after a power failure, new folders included.
+func (d *Dir) syncUp(folder string) error {
+	for {
+		if err := d.syncFolder(folder); err != nil {
+			return err
+		}
+		if folder == "." {
+			return nil
+		}
+		folder = path.Dir(folder)
+	}
+}
+
+func (d *Dir) syncFolder(folder string) error {
+	handle, err := d.root.Open(folder)
+	if err != nil {
+		return err
+	}
+	return errors.Join(handle.Sync(), handle.Close())
+}
+
+// pruneUp removes a folder and those above it as long as they are empty. That
+// one is not empty, or was removed by another, is the normal end.
+func (d *Dir) pruneUp(folder string) error {
+	d.folders.Lock()
+	defer d.folders.Unlock()
+	for ; folder != "."; folder = path.Dir(folder) {
+		err := d.root.Remove(folder)
+		if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, fs.ErrExist) {
+			return nil
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// renameNew renames an entry and never replaces anything at the new name.
+func (d *Dir) renameNew(from, to string) error {
+	source, err := d.root.Open(path.Dir(from))
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	target, err := d.root.Open(path.Dir(to))
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	err = unix.Renameat2(int(source.Fd()), path.Base(from), int(target.Fd()), path.Base(to), unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+		return d.renameOldKernel(from, to)
+	}
+	return err
+}
+
+// renameOldKernel is renameNew for file systems without RENAME_NOREPLACE (NFS
+// and some FUSE ones). A file is linked, which never replaces. A folder can
+// only be renamed, which at worst replaces an empty folder.
+func (d *Dir) renameOldKernel(from, to string) error {
+	info, err := d.root.Lstat(from)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		if err := d.root.Link(from, to); err != nil {
+			return err
+		}
+		return d.root.Remove(from)
+	}
+	if _, err := d.root.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(err, fs.ErrExist)
+	}
+	return d.root.Rename(from, to)
+}
+
+// openPlain opens a regular file for reading, and nothing else: a FIFO would
+// block, a symbolic link would lead elsewhere.
+func (d *Dir) openPlain(name string) (*os.File, error) {
+	if err := d.checkFolders(path.Dir(name)); err != nil {
+		return nil, err
+	}
+	before, err := d.root.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !before.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s %w", name, errNotOurs)
+	}
+	file, err := d.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	after, err := file.Stat()
+	if err == nil && !os.SameFile(before, after) {
+		err = fmt.Errorf("%s was replaced while it was opened", name)
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+// ancestry returns a, a/b, a/b/c for a/b/c, and nothing for the root.
+func ancestry(folder string) []string {
+	if folder == "." {
+		return nil
+	}
+	var names []string
+	for i, r := range folder {
+		if r == '/' {
+			names = append(names, folder[:i])
+		}
+	}
+	return append(names, folder)
+}
+
+const (
+	partialMark  = ".partial-"
+	stagedPrefix = ".staged-"
+)
+
+// partialName names the temporary file of an object. Long names are cut, so
+// that a name which the file system takes has a temporary name it takes too.
+func partialName(name string) string {
+	return "." + name[:min(len(name), 200)] + partialMark + random()
+}
+
+// ownName reports whether a file name is one that this package gives to what
+// is not yet published.
+func ownName(name string) bool {
+	if strings.HasPrefix(name, stagedPrefix) {
+		return isRandom(name[len(stagedPrefix):])
+	}
+	i := strings.LastIndex(name, partialMark)
+	return i > 0 && name[0] == '.' && isRandom(name[i+len(partialMark):])
+}
+
+func isRandom(s string) bool {
+	return len(s) == 16 && strings.Trim(s, "0123456789abcdef") == ""
+}
