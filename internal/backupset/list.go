@@ -1,0 +1,179 @@
+package backupset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"dbbackup/internal/fault"
+	"dbbackup/internal/store"
+)
+
+// Status says what a set's folder is.
+type Status string
+
+const (
+	// StatusComplete: a valid manifest, and every object is there in its size.
+	StatusComplete Status = "complete"
+	// StatusDamaged: listed so that somebody looks at it.
+	StatusDamaged Status = "damaged"
+	// StatusUnfinished: what a killed or a running run wrote so far.
+	StatusUnfinished Status = "unfinished"
+	// StatusNewer: it needs a newer dbbackup.
+	StatusNewer Status = "newer"
+)
+
+// Entry is one set's folder, as List found it.
+type Entry struct {
+	ID     string
+	Status Status
+	Reason string // why it is not complete
+	Bytes  int64  // of everything in the folder
+
+	// From the manifest; zero when it could not be read.
+	Kind      Kind
+	Started   time.Time
+	Finished  time.Time
+	Databases []string
+	Omissions int
+	Failures  []Failure
+
+	Problems []Problem // CheckQuick's, warnings included
+}
+
+// List returns every set's folder of the store, oldest first. Only complete
+// entries are backups. Folders that hold neither a manifest nor a mark, and are
+// not named like a set, belong to somebody else and are left out.
+func List(ctx context.Context, st store.Store) ([]Entry, error) {
+	var entries []Entry
+	err := eachFolder(ctx, st, func(folder setFolder) error {
+		entry, err := examine(ctx, st, folder)
+		if err == nil {
+			entries = append(entries, entry)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list backup sets: %w", err)
+	}
+	sortByAge(entries, func(e Entry) string { return e.ID })
+	return entries, nil
+}
+
+// IDs returns the ids of every set's folder, complete or not: what NewID must
+// not repeat.
+func IDs(ctx context.Context, st store.Store) ([]string, error) {
+	var ids []string
+	err := eachFolder(ctx, st, func(folder setFolder) error {
+		ids = append(ids, folder.id)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list backup sets: %w", err)
+	}
+	return ids, nil
+}
+
+// setFolder is what a store lists of one set.
+type setFolder struct {
+	id    string
+	bytes map[string]int64 // size by name, relative to the set
+	total int64
+}
+
+func (f *setFolder) add(info store.Info) {
+	f.bytes[strings.TrimPrefix(info.Key, f.id+"/")] = info.Bytes
+	f.total += info.Bytes
+}
+
+func (f *setFolder) has(name string) bool {
+	_, ok := f.bytes[name]
+	return ok
+}
+
+// isSet tells a set's folder from somebody else's.
+func (f *setFolder) isSet() bool {
+	_, _, named := parseID(f.id)
+	return CheckID(f.id) == nil && (named || f.has(ManifestName) || f.has(unfinishedName))
+}
+
+// eachFolder calls fn for every set's folder. The keys of a folder follow each
+// other in a store's order, so one folder is held at a time.
+func eachFolder(ctx context.Context, st store.Store, fn func(setFolder) error) error {
+	var current setFolder
+	flush := func() error {
+		if len(current.bytes) == 0 || !current.isSet() {
+			return nil
+		}
+		return fn(current)
+	}
+	err := st.List(ctx, "", func(info store.Info) error {
+		id, _, inFolder := strings.Cut(info.Key, "/")
+		if !inFolder {
+			return nil
+		}
+		if id != current.id {
+			if err := flush(); err != nil {
+				return err
+			}
+			current = setFolder{id: id, bytes: map[string]int64{}}
+		}
+		current.add(info)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return flush()
+}
+
+// examine returns an error only when the store cannot be asked.
+func examine(ctx context.Context, st store.Store, folder setFolder) (Entry, error) {
+	entry := Entry{ID: folder.id, Bytes: folder.total}
+	if !folder.has(ManifestName) {
+		entry.Status, entry.Reason = withoutManifest(folder)
+		return entry, nil
+	}
+	set, err := Open(ctx, st, folder.id)
+	if err == nil {
+		entry.describe(set, folder)
+		return entry, nil
+	}
+	entry.Reason = err.Error()
+	var newer *newerError
+	switch {
+	case errors.As(err, &newer):
+		entry.Status = StatusNewer
+	case fault.Is(err, fault.Integrity), fault.Is(err, fault.NotFound):
+		entry.Status = StatusDamaged
+	default:
+		return Entry{}, err
+	}
+	return entry, nil
+}
+
+func withoutManifest(folder setFolder) (Status, string) {
+	if folder.has(unfinishedName) {
+		return StatusUnfinished, "it has no " + ManifestName + ": its run was killed, or is still at work"
+	}
+	return StatusDamaged, ManifestName + " is lost"
+}
+
+func (e *Entry) describe(set *Set, folder setFolder) {
+	m := set.manifest
+	e.Status = StatusComplete
+	e.Kind, e.Started, e.Finished = m.Kind, m.Started, m.Finished
+	e.Omissions, e.Failures = len(m.Omissions), m.Failures
+	for i := range m.Databases {
+		e.Databases = append(e.Databases, m.Databases[i].Name)
+	}
+	e.Problems = set.compare(folder)
+	for _, p := range e.Problems {
+		if p.Severity == Damage {
+			e.Status, e.Reason = StatusDamaged, p.Text
+			return
+		}
+	}
+}

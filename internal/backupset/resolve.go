@@ -1,0 +1,149 @@
+package backupset
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"dbbackup/internal/fault"
+	"dbbackup/internal/store"
+)
+
+// Latest is the reference to the newest complete set.
+const Latest = "latest"
+
+// Resolve turns what a user typed into a set's id. ref is Latest, an id, the
+// beginning of exactly one id, or, in a local store, the path of a set's
+// folder (anything with a slash). A database, when not empty, must be in the
+// set; Latest then means the newest set that holds it.
+//
+// notes are for the operator: Latest passes over damaged sets and says so. An
+// id that is given is returned even if its set is damaged: Open says why.
+func Resolve(ctx context.Context, st store.Store, ref, database string) (id string, notes []string, err error) {
+	entries, err := List(ctx, st)
+	if err != nil {
+		return "", nil, err
+	}
+	if ref == Latest {
+		return latest(entries, database)
+	}
+	entry, err := find(st, entries, ref)
+	if err != nil {
+		return "", nil, err
+	}
+	if entry.Status == StatusComplete && !entry.holds(database) {
+		return "", nil, fault.New(fault.NotFound, "it holds: "+strings.Join(entry.Databases, ", "),
+			"backup set %s does not hold the database %q", entry.ID, database)
+	}
+	return entry.ID, entry.notes(), nil
+}
+
+// holds reports whether the set has the database; every set has "".
+func (e Entry) holds(database string) bool {
+	return database == "" || slices.Contains(e.Databases, database)
+}
+
+// notes says what a user of the set should know.
+func (e Entry) notes() []string {
+	var notes []string
+	for _, f := range e.Failures {
+		notes = append(notes, fmt.Sprintf("backup set %s lacks what failed in its run: %s: %s", e.ID, cmp.Or(f.Database, "cluster"), f.Error))
+	}
+	return notes
+}
+
+func latest(entries []Entry, database string) (string, []string, error) {
+	var notes []string
+	for _, e := range slices.Backward(entries) {
+		switch {
+		case e.Status == StatusComplete && e.holds(database):
+			return e.ID, append(notes, e.notes()...), nil
+		case e.Status == StatusDamaged, e.Status == StatusNewer:
+			notes = append(notes, fmt.Sprintf("passed over backup set %s, which is %s: %s", e.ID, e.Status, e.Reason))
+		}
+	}
+	what := "no complete backup set"
+	if database != "" {
+		what = fmt.Sprintf("no complete backup set holds the database %q", database)
+	}
+	return "", notes, fault.New(fault.NotFound, "list shows the sets of a store", "%s", strings.Join(append([]string{what}, notes...), "; "))
+}
+
+// find returns the entry that ref names by path, id or beginning of an id.
+func find(st store.Store, entries []Entry, ref string) (Entry, error) {
+	if strings.ContainsRune(ref, filepath.Separator) {
+		id, err := idOfPath(st, ref)
+		if err != nil {
+			return Entry{}, err
+		}
+		ref = id
+	}
+	var matches []Entry
+	for _, e := range entries {
+		if e.ID == ref {
+			return e, nil
+		}
+		if strings.HasPrefix(e.ID, ref) && e.Status != StatusUnfinished {
+			matches = append(matches, e)
+		}
+	}
+	return single(ref, matches)
+}
+
+func single(ref string, matches []Entry) (Entry, error) {
+	switch {
+	case ref == "" || len(matches) == 0:
+		return Entry{}, fault.New(fault.NotFound, "list shows the sets of a store", "no such backup set: %q", ref)
+	case len(matches) == 1:
+		return matches[0], nil
+	}
+	var ids []string
+	for _, e := range matches[:min(len(matches), 5)] {
+		ids = append(ids, e.ID)
+	}
+	return Entry{}, fault.New(fault.Usage, "give more of the id", "%q is the beginning of %d backup sets: %s", ref, len(matches), strings.Join(ids, ", "))
+}
+
+// idOfPath returns the id of the set whose folder is at path.
+func idOfPath(st store.Store, path string) (string, error) {
+	local, ok := st.(store.Local)
+	if !ok {
+		return "", fault.New(fault.Usage, "name the set by its id", "backup set %s: %w", path, ErrNotLocal)
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("backup set %s: %w", path, err)
+	}
+	id := filepath.Base(abs)
+	if err := CheckID(id); err != nil {
+		return "", fault.New(fault.NotFound, "", "backup set %s: %w", path, err)
+	}
+	inStore, err := local.Path(id)
+	if err != nil {
+		return "", fault.New(fault.NotFound, "list shows the sets of a store", "backup set %s: %w", path, err)
+	}
+	if !sameFolder(abs, inStore) {
+		return "", fault.New(fault.NotFound, "open the store that holds the folder", "backup set %s is not in this store", path)
+	}
+	return id, nil
+}
+
+func sameFolder(a, b string) bool {
+	infoA, errA := os.Stat(a)
+	infoB, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
+}
+
+// sortByAge orders by the time stamp in the ids, then by id. An id without one
+// is older than all others.
+func sortByAge[T any](list []T, id func(T) string) {
+	slices.SortStableFunc(list, func(a, b T) int {
+		_, stampA, _ := parseID(id(a))
+		_, stampB, _ := parseID(id(b))
+		return cmp.Or(stampA.compare(stampB), strings.Compare(id(a), id(b)))
+	})
+}
