@@ -36,8 +36,8 @@ func adviseOvercommit(s Settings) []Advice {
 	a := Advice{
 		Key: "vm.overcommit_memory", Current: strconv.Itoa(s.OvercommitMemory), Wanted: "1",
 		Reason: "a fork of a large process (a server beside dump, compressor and hooks) is then never refused for memory that it will not touch",
-		Warning: "PostgreSQL's manual (Linux Memory Overcommit) recommends 2 on a host that only runs the server: allocations then fail with an error " +
-			"instead of waking the OOM killer. 1 suits hosts with other work beside it, and needs memory to spare; 2 needs swap and a fitting vm.overcommit_ratio. A value of 2 is left alone",
+		Warning: "PostgreSQL's manual (Linux Memory Overcommit) recommends 2, which fits a host that only runs the server: allocations then fail with an error, " +
+			"and the OOM killer is far less likely to come. 1 suits hosts with other work beside it, and needs memory to spare; 2 needs swap and a fitting vm.overcommit_ratio. A value of 2 is left alone",
 	}
 	if s.OvercommitMemory == 0 {
 		a.Severity = Suggested
