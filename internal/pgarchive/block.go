@@ -20,7 +20,6 @@ const (
 // ends with OID zero.
 type block struct {
 	r    *bufio.Reader
-	n    int64 // bytes consumed
 	left int64 // of the current piece
 	done bool  // the length of zero was read
 }
@@ -33,7 +32,6 @@ func (b *block) open(e *Entry) error {
 	if err != nil {
 		return b.cut(err)
 	}
-	b.n++
 	id, err := b.int()
 	if err != nil {
 		return err
@@ -53,7 +51,6 @@ func (b *block) int() (int64, error) {
 	if _, err := io.ReadFull(b.r, raw[:]); err != nil {
 		return 0, b.cut(err)
 	}
-	b.n += int64(len(raw))
 	v := int64(raw[1]) | int64(raw[2])<<8 | int64(raw[3])<<16 | int64(raw[4])<<24
 	if raw[0] > 1 {
 		return 0, fmt.Errorf("sign byte %d in its structure", raw[0])
@@ -82,7 +79,6 @@ func (b *block) Read(p []byte) (int, error) {
 		}
 	}
 	n, err := b.r.Read(p[:min(int64(len(p)), b.left)])
-	b.n += int64(n)
 	b.left -= int64(n)
 	if err != nil {
 		return n, b.cut(err)
@@ -102,12 +98,25 @@ func (b *block) piece() error {
 	return nil
 }
 
-func (b *block) largeObjects(inflate *inflater) error {
+// largeObjects reads to the end of the list. Unless known is nil, each OID
+// must be known, and there must be as many.
+func (b *block) largeObjects(inflate *inflater, known map[uint32]bool) error {
+	count := 0
 	for {
 		oid, err := b.int()
-		if err != nil || oid == 0 {
+		if err != nil {
 			return err
 		}
+		if oid == 0 && known != nil && count != len(known) {
+			return fmt.Errorf("%d large objects, and %d in the table of contents", count, len(known))
+		}
+		if oid == 0 {
+			return nil
+		}
+		if known != nil && !known[uint32(oid)] {
+			return fmt.Errorf("large object %d is not in the table of contents", uint32(oid))
+		}
+		count++
 		b.done = false
 		if err := inflate.check(b, false); err != nil {
 			return fmt.Errorf("large object %d: %w", uint32(oid), err)

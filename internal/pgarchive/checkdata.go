@@ -55,13 +55,14 @@ func (t *TOC) checkFile(ctx context.Context, path string) ([]Damage, error) {
 	}
 	var damaged []Damage
 	inflate := newInflater(t.Compression)
+	objects := t.largeObjects()
 	entries := t.byOffset()
 	for i, e := range entries {
 		end := info.Size()
 		if i+1 < len(entries) {
 			end = entries[i+1].Offset
 		}
-		if err := checkBlock(ctx, f, e, end, inflate); err != nil {
+		if err := checkBlock(&stoppable{ctx.Err, section(f, e.Offset, end)}, e, inflate, objects); err != nil {
 			damaged = append(damaged, Damage{*e, fault.New(fault.Integrity, "", "%w", err)})
 		}
 		if ctx.Err() != nil {
@@ -84,27 +85,47 @@ func (t *TOC) byOffset() []*Entry {
 	return entries
 }
 
-// checkBlock reads the block of e, which must end where the next one begins.
-func checkBlock(ctx context.Context, f io.ReaderAt, e *Entry, end int64, inflate *inflater) error {
+// section is the part of the file from one place to another.
+func section(f io.ReaderAt, from, to int64) io.Reader {
+	return io.NewSectionReader(f, from, max(0, to-from))
+}
+
+// largeObjects returns the OIDs of the large objects that have entries of
+// their own, nil where they have none: since archive version 1.16.
+func (t *TOC) largeObjects() map[uint32]bool {
+	var oids map[uint32]bool
+	for i := range t.Entries {
+		if t.Entries[i].Desc != "BLOB" {
+			continue
+		}
+		if oids == nil {
+			oids = map[uint32]bool{}
+		}
+		oids[t.Entries[i].OID] = true
+	}
+	return oids
+}
+
+// checkBlock reads the block of e from r, which holds nothing else.
+func checkBlock(r io.Reader, e *Entry, inflate *inflater, objects map[uint32]bool) error {
 	if e.Offset < 0 {
 		return errors.New("its place in the file is not set")
 	}
-	section := io.NewSectionReader(f, e.Offset, max(0, end-e.Offset))
-	b := newBlock(&stoppable{ctx.Err, section})
+	b := newBlock(r)
 	if err := b.open(e); err != nil {
 		return err
 	}
 	var err error
 	if e.Desc == "BLOBS" {
-		err = b.largeObjects(inflate)
+		err = b.largeObjects(inflate, objects)
 	} else {
 		err = inflate.check(b, e.copies)
 	}
 	if err != nil {
 		return err
 	}
-	if left := end - e.Offset - b.n; left != 0 {
-		return fmt.Errorf("%d bytes follow its end", left)
+	if extra, err := io.Copy(io.Discard, b.r); err != nil || extra > 0 {
+		return errors.Join(fmt.Errorf("%d bytes follow its end", extra), err)
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ import (
 const (
 	maxNameBytes    = 1 << 20
 	maxSQLBytes     = 256 << 20
-	maxDependencies = 1 << 20
+	maxDependencies = 1 << 16
 )
 
 // decoder reads the primitive values of an archive. Its first error sticks,

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"dbbackup/internal/pgtest"
@@ -81,13 +82,17 @@ create publication pub for table orders;
 select lo_from_bytea(0, 'abc'), lo_from_bytea(0, '');
 `
 
-// zoo is a database with zooSQL in it.
+var zooOnce sync.Once
+
+// zoo is a database with zooSQL in it, for all tests; they only read it.
 func zoo(t *testing.T) (*pgtest.Cluster, string) {
 	t.Helper()
 	c := shared.Cluster(t)
-	db := c.Database(t)
-	c.Exec(t, db, zooSQL)
-	return c, db
+	zooOnce.Do(func() {
+		c.Exec(t, "postgres", "create database zoo")
+		c.Exec(t, "zoo", zooSQL)
+	})
+	return c, "zoo"
 }
 
 // pgTool runs one of PostgreSQL's programs and returns its output.

@@ -222,8 +222,10 @@ func (s *selector) passedOver(e *Entry) {
 			s.leave(e, "the rows of %s are not selected: others need only the definition", e.Name())
 		}
 	case "PUBLICATION TABLE":
-		if slices.ContainsFunc(s.g.relations(e), func(rel int) bool { return s.level[rel] == whole }) {
-			s.leave(e, "publication of table %s is not restored with single tables", e.Name())
+		for _, rel := range s.g.relations(e) {
+			if table := &s.g.toc.Entries[rel]; s.level[rel] == whole {
+				s.leave(e, "publication %s of %s is not restored with single tables", strings.TrimSuffix(e.Tag, " "+table.Tag), table.Name())
+			}
 		}
 	case "EVENT TRIGGER", "SUBSCRIPTION":
 		s.leave(e, "%s %s is the whole database's and not restored with single tables", strings.ToLower(e.Desc), e.Tag)
