@@ -48,7 +48,7 @@ func Open(path string, create bool) (*Dir, error) {
 			return nil, explain(abs, fault.Precondition, fmt.Errorf("create store %s: %w", abs, err))
 		}
 	}
-	root, err := os.OpenRoot(abs)
+	root, err := openRoot(abs)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
 		return nil, fault.New(fault.NotFound, "check the path of the store; the first backup into it creates it",
@@ -57,6 +57,16 @@ func Open(path string, create bool) (*Dir, error) {
 		return nil, explain(abs, fault.Precondition, fmt.Errorf("open store %s: %w", abs, err))
 	}
 	return &Dir{root: root, path: abs}, nil
+}
+
+// openRoot is os.OpenRoot with an error for files that can be told.
+func openRoot(path string) (*os.Root, error) {
+	if info, err := os.Stat(path); err != nil {
+		return nil, err
+	} else if !info.IsDir() {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: unix.ENOTDIR}
+	}
+	return os.OpenRoot(path)
 }
 
 // Close releases the directory. Objects being written fail.

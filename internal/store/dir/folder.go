@@ -77,13 +77,14 @@ func (d *Dir) syncFolder(folder string) error {
 }
 
 // pruneUp removes a folder and those above it as long as they are empty. That
-// one is not empty, or was removed by another, is the normal end.
+// one is not empty, or was removed by another, is the normal end. What is no
+// folder is left alone.
 func (d *Dir) pruneUp(folder string) error {
 	d.folders.Lock()
 	defer d.folders.Unlock()
 	for ; folder != "."; folder = path.Dir(folder) {
-		err := d.root.Remove(folder)
-		if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, fs.ErrExist) {
+		err := d.removeFolder(folder)
+		if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTDIR) {
 			return nil
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -91,6 +92,17 @@ func (d *Dir) pruneUp(folder string) error {
 		}
 	}
 	return nil
+}
+
+// removeFolder removes an empty folder and nothing else. os.Root.Remove would
+// remove a file, too.
+func (d *Dir) removeFolder(folder string) error {
+	parent, err := d.root.Open(path.Dir(folder))
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	return unix.Unlinkat(int(parent.Fd()), path.Base(folder), unix.AT_REMOVEDIR)
 }
 
 // renameNew renames an entry and never replaces anything at the new name.

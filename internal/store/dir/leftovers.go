@@ -68,11 +68,9 @@ func (d *Dir) removeLeftover(name string) error {
 	if err := d.checkFolders(path.Dir(name)); err != nil {
 		return notMissing(err)
 	}
-	remove := d.root.Remove // of a folder only when it is empty
+	remove := d.removeFolder
 	if ownName(path.Base(name)) {
 		remove = d.root.RemoveAll
-	} else if err := d.checkFolder(name); err != nil {
-		return notMissing(err)
 	}
 	if err := remove(name); err != nil {
 		return notMissing(err)

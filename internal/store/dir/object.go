@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"dbbackup/internal/store"
 )
 
@@ -187,8 +189,8 @@ func (d *Dir) List(ctx context.Context, prefix string, fn func(store.Info) error
 			return fmt.Errorf("list %q: %w", prefix, err)
 		}
 	}
-	if err := d.checkFolders(start); errors.Is(err, fs.ErrNotExist) {
-		return ctx.Err()
+	if err := d.checkFolders(start); errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return ctx.Err() // no keys can be there
 	} else if err != nil {
 		return d.wrap("list", prefix, err)
 	}
