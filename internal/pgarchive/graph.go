@@ -212,38 +212,6 @@ func (g *graph) below(i int, match func(parent int) bool) bool {
 	return false
 }
 
-// owner returns the likeliest owner of e, or -1.
-func (g *graph) owner(e *Entry) int {
-	owners := g.prefixed(e)
-	if e.Desc == "TABLE DATA" {
-		owners = g.owners(g.index[e.ID])
-	}
-	if len(owners) == 0 {
-		return -1
-	}
-	return owners[0]
-}
-
-// rows returns the entry that fills table or materialized view i, or -1.
-func (g *graph) rows(i int) int {
-	for _, m := range g.members[i] {
-		if d := g.toc.Entries[m].Desc; d == "TABLE DATA" || d == "MATERIALIZED VIEW DATA" {
-			return m
-		}
-	}
-	return -1
-}
-
-// below says whether one of the partitioned tables above i satisfies match.
-func (g *graph) below(i int, match func(parent int) bool) bool {
-	for _, parent := range g.parents[i] {
-		if match(parent) || g.below(parent, match) {
-			return true
-		}
-	}
-	return false
-}
-
 // wanted returns the relations that want names, with the partitions below them
 // and the partitioned tables above; of an archive without definitions, the
 // rows and sequence values.
