@@ -92,7 +92,7 @@ func lastWordsRole([]string) int {
 
 func killSelf() int {
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-	select {}
+	return forever()
 }
 
 // write BYTES [kill|STATUS]: bytes on standard output, then an end.
@@ -145,18 +145,25 @@ func envRole([]string) int {
 	return 0
 }
 
+// forever does nothing. A bare select would be a deadlock to the runtime.
+func forever() int {
+	for {
+		time.Sleep(time.Hour)
+	}
+}
+
 // ready tells the test that the signal dispositions are in place.
 func ready() { fmt.Fprintln(os.Stderr, "ready", os.Getpid()) }
 
 func sleepRole([]string) int {
 	ready()
-	select {}
+	return forever()
 }
 
 func stubbornRole([]string) int {
 	signal.Ignore(syscall.SIGTERM)
 	ready()
-	select {}
+	return forever()
 }
 
 // polite: exits 0 when it is asked to end.
@@ -169,7 +176,7 @@ func politeRole([]string) int {
 }
 
 // leader END MEMBER: starts a member and ends, as END says: "0", "1", "kill",
-// or "wait" for the member. Members are roles; "sleep:detached" makes one with a
+// "write" half a megabyte and 0, or "wait" for the member. Members are roles; "sleep:detached" makes one with a
 // session of its own, "sleep:quiet" one that holds no output.
 func leaderRole(args []string) int {
 	role, how, _ := strings.Cut(args[1], ":")
@@ -188,6 +195,8 @@ func leaderRole(args []string) int {
 	switch args[0] {
 	case "kill":
 		return killSelf()
+	case "write":
+		return writeRole([]string{"500000"})
 	case "wait":
 		_ = cmd.Wait()
 		return 0
@@ -205,8 +214,11 @@ func burnRole([]string) int {
 	}
 }
 
-// commit FILE: writes FILE if and only if its input ended, as psql commits.
+// commit FILE: writes FILE if and only if its input ended, as psql commits. It
+// ignores SIGTERM, so that only its input decides.
 func commitRole(args []string) int {
+	signal.Ignore(syscall.SIGTERM)
+	ready()
 	n, err := io.Copy(io.Discard, os.Stdin)
 	if err != nil {
 		return 1

@@ -16,7 +16,7 @@ const (
 	pipeBytes = 1 << 20 // what an unprivileged process may ask for by default
 	// idleTime is how long a read waits for more once every process that was
 	// to write is gone: only a stranger can still hold the other end.
-	idleTime = time.Second
+	idleTime = 200 * time.Millisecond
 )
 
 // Pipe runs c and hands its standard output to consume as it is written. c's

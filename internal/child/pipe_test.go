@@ -109,25 +109,39 @@ func TestPipeReturnsTheCauseOfTheContext(t *testing.T) {
 	}
 }
 
-// A consumer that is still behind when the child exits gets all of it.
+// A consumer that is still behind when the child is gone gets all of it, also
+// when a stranger holds the other end.
 func TestPipeWaitsForASlowConsumer(t *testing.T) {
-	const size = 1 << 20
-	c := fake(t, "write", strconv.Itoa(size))
-	var got int64
-	_, err := Pipe(t.Context(), c, func(r io.Reader) error {
-		process := r.(*outputReader).p
-		<-process.exited // the whole output is in the pipe
-		eventually(t, "the reaping", func() bool {
-			process.mu.Lock()
-			defer process.mu.Unlock()
-			return process.reaped
+	tests := []struct {
+		role string
+		args []string
+		want error
+	}{
+		{"write", []string{"500000"}, nil},
+		{"leader", []string{"write", "sleep:detached"}, ErrOutputHeld},
+	}
+	for _, tt := range tests {
+		t.Run(tt.role, func(t *testing.T) {
+			c := fake(t, tt.role, tt.args...)
+			lines := lineChan(&c)
+			var got int64
+			_, err := Pipe(t.Context(), c, func(r io.Reader) (err error) {
+				p := r.(*outputReader).p
+				eventually(t, "the reaping", func() bool {
+					p.mu.Lock()
+					defer p.mu.Unlock()
+					return p.reaped
+				})
+				got, err = io.Copy(io.Discard, r)
+				return err
+			})
+			if !errors.Is(err, tt.want) || got != 500000 {
+				t.Errorf("got %d bytes and %v, want 500000 and %v", got, err, tt.want)
+			}
+			if tt.role == "leader" {
+				_ = syscall.Kill(number(t, <-lines), syscall.SIGKILL)
+			}
 		})
-		n, err := io.Copy(io.Discard, r)
-		got = n
-		return err
-	})
-	if err != nil || got != size {
-		t.Errorf("got %d bytes and %v, want %d", got, err, size)
 	}
 }
 

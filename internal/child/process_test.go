@@ -350,22 +350,37 @@ func TestDetachedGrandchildDoesNotHangWait(t *testing.T) {
 // psql takes the end of its input for the end of the data and commits.
 func TestABrokenInputIsNeverShownAsItsEnd(t *testing.T) {
 	broken := errors.New("digest does not match")
-	for range 20 {
-		file := filepath.Join(t.TempDir(), "committed")
-		c := fake(t, "commit", file)
-		c.Stdin = io.MultiReader(strings.NewReader("rows"), errorReader{broken})
-		if _, err := Run(t.Context(), c); !errors.Is(err, broken) {
-			t.Fatalf("got %v, want the reader's error", err)
-		}
-		if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
-			t.Fatal("the child saw the end of its input")
-		}
+	file := filepath.Join(t.TempDir(), "committed")
+	c := fake(t, "commit", file)
+	c.Grace = 50 * time.Millisecond
+	lines := lineChan(&c)
+	c.Stdin = io.MultiReader(strings.NewReader("rows"), errorReader{broken, lines})
+	_, err := Run(t.Context(), c)
+	if e := asExit(t, err); !errors.Is(err, broken) || e.Signal != syscall.SIGKILL {
+		t.Errorf("got %v (signal %d), want the reader's error and SIGKILL", err, e.Signal)
+	}
+	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("the child saw the end of its input")
+	}
+	c.Stdin = strings.NewReader("rows")
+	if _, err := Run(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(file); err != nil || string(got) != "4" {
+		t.Errorf("a whole input: got %q, %v", got, err)
 	}
 }
 
-type errorReader struct{ err error }
+// errorReader fails once a line came.
+type errorReader struct {
+	err   error
+	after <-chan string
+}
 
-func (r errorReader) Read([]byte) (int, error) { return 0, r.err }
+func (r errorReader) Read([]byte) (int, error) {
+	<-r.after
+	return 0, r.err
+}
 
 type errorWriter struct{ err error }
 
