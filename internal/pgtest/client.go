@@ -78,7 +78,7 @@ func (c *Cluster) Connect(tb testing.TB, db string) *pgx.Conn {
 // Exec runs statements, several in one implicit transaction.
 func (c *Cluster) Exec(tb testing.TB, db, sql string) {
 	tb.Helper()
-	if err := c.exec(db, sql); err != nil {
+	if err := c.TryExec(db, sql); err != nil {
 		tb.Fatalf("in database %q: %v", db, err)
 	}
 }
@@ -119,17 +119,24 @@ func (c *Cluster) CreateDatabase(tb testing.TB, name string) {
 	tb.Cleanup(func() { c.DropDatabase(tb, name) })
 }
 
-// DropDatabase drops a database if it exists, and whoever is connected to it.
-// The statement does nothing where the server does not run.
+// DropDatabase drops a database if it exists, with its subscriptions and
+// whoever is connected to it. It does nothing where the server does not run.
 func (c *Cluster) DropDatabase(tb testing.TB, name string) {
 	tb.Helper()
 	if gone, _ := c.running(); gone == nil {
 		return
 	}
+	rows := c.Query(tb, "postgres", "SELECT datname, quote_ident(subname) FROM pg_subscription JOIN pg_database d ON d.oid = subdbid")
+	for _, row := range rows {
+		if sub := row[1]; row[0] == name {
+			c.Exec(tb, name, "ALTER SUBSCRIPTION "+sub+" DISABLE; ALTER SUBSCRIPTION "+sub+" SET (slot_name = NONE); DROP SUBSCRIPTION "+sub)
+		}
+	}
 	c.Exec(tb, "postgres", "DROP DATABASE IF EXISTS "+Quote(name)+" WITH (FORCE)")
 }
 
-func (c *Cluster) exec(db, sql string) error {
+// TryExec is Exec for statements whose failure the caller wants to see.
+func (c *Cluster) TryExec(db, sql string) error {
 	_, err := c.query(db, sql)
 	return err
 }

@@ -121,7 +121,10 @@ func newCluster(cfg config, bin string) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Host: "127.0.0.1", User: "postgres", Password: rand.Text(), BinDir: bin, owner: owner, detached: cfg.detached}
+	c := &Cluster{Host: "127.0.0.1", User: "postgres", Password: cfg.password, BinDir: bin, owner: owner, detached: cfg.detached}
+	if c.Password == "" {
+		c.Password = rand.Text()
+	}
 	if cfg.detached {
 		if c.dir, err = filepath.Abs(cfg.dir); err != nil {
 			return nil, err

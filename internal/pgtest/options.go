@@ -13,6 +13,7 @@ type config struct {
 	initdbArgs []string
 	hba        []string
 	tlsHosts   []string
+	password   string
 	detached   bool
 }
 
@@ -52,6 +53,11 @@ func WithTLS(hosts ...string) Option {
 // WithPort asks for a port instead of any free one.
 func WithPort(port int) Option {
 	return func(c *config) { c.port = port }
+}
+
+// WithPassword sets the superuser's password instead of a random one.
+func WithPassword(password string) Option {
+	return func(c *config) { c.password = password }
 }
 
 // Detached makes the cluster in dir, which must not exist, and lets its server

@@ -1,0 +1,2 @@
+CREATE ROLE zoo_member;
+GRANT zoo_group TO zoo_member WITH INHERIT FALSE, SET FALSE, ADMIN TRUE;

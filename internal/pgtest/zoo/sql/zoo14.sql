@@ -1,0 +1,11 @@
+SET search_path = zoo, public;
+CREATE TABLE multiranges(a int4multirange, b datemultirange, c nummultirange[]);
+INSERT INTO multiranges VALUES ('{[1,3),[5,8)}', '{}', '{"{[1.5,2]}",NULL}'), ('{(,)}', '{[2020-01-01,)}', '{}');
+CREATE TABLE compressed(a text COMPRESSION pglz, b text COMPRESSION lz4);
+INSERT INTO compressed SELECT repeat(md5(i::text), 500), repeat(md5(i::text), 500) FROM generate_series(1, 10) i;
+CREATE FUNCTION sql_body(a int) RETURNS int LANGUAGE sql IMMUTABLE BEGIN ATOMIC SELECT a + 1; END;
+CREATE STATISTICS st_expression ON (id % 3), lower(t) FROM indexed;
+CREATE FUNCTION out_only(OUT a int, INOUT b text) LANGUAGE sql AS 'SELECT 1, b';
+CREATE TABLE subscripted(v int, CONSTRAINT body CHECK (sql_body(v) > 0));
+INSERT INTO subscripted VALUES (1);
+CREATE INDEX ix_brin_bloom ON indexed USING brin (id int4_bloom_ops (n_distinct_per_range = 50), ts timestamp_minmax_multi_ops);

@@ -1,0 +1,12 @@
+SET search_path = zoo, public;
+CREATE TABLE nulls_same(a int, b int, UNIQUE NULLS NOT DISTINCT (a));
+INSERT INTO nulls_same VALUES (NULL, 1), (1, 2);
+CREATE UNIQUE INDEX ix_nulls_same ON nulls_same (b) NULLS NOT DISTINCT;
+CREATE VIEW invoker_view WITH (security_invoker = true) AS SELECT * FROM tree;
+CREATE PUBLICATION zoo_columns FOR TABLE tree (id), TABLE ONLY every_type (id, t);
+CREATE PUBLICATION zoo_rows FOR TABLE ONLY tree WHERE (id > 1), TABLES IN SCHEMA "Zoo", "zoo.dot" WITH (publish = 'insert');
+CREATE TABLE partial_null(id int PRIMARY KEY, at date, region text, FOREIGN KEY (at, region) REFERENCES measures ON DELETE SET NULL (region));
+CREATE TABLE wide_numeric(a numeric(3, -2), b numeric(2, 5));
+INSERT INTO wide_numeric VALUES (12345, 0.00012);
+CREATE UNLOGGED SEQUENCE unlogged_sequence;
+SELECT nextval('unlogged_sequence');

@@ -1,0 +1,10 @@
+SET search_path = zoo, public;
+CREATE TABLE virtual_columns(a int, b int GENERATED ALWAYS AS (a * 3) VIRTUAL);
+INSERT INTO virtual_columns(a) VALUES (1), (2);
+CREATE TABLE not_null_later(a int);
+INSERT INTO not_null_later VALUES (NULL);
+ALTER TABLE not_null_later ADD CONSTRAINT later NOT NULL a NOT VALID;
+CREATE TABLE not_enforced(a int, CONSTRAINT lenient CHECK (a > 0) NOT ENFORCED);
+INSERT INTO not_enforced VALUES (-1);
+CREATE TABLE without_overlaps(id int4range, during daterange, PRIMARY KEY (id, during WITHOUT OVERLAPS));
+INSERT INTO without_overlaps VALUES ('[1,2)', '[2020-01-01,2020-02-01)');
