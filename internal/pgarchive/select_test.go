@@ -1,8 +1,10 @@
 package pgarchive
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -55,6 +57,8 @@ func relationsIn(t *testing.T, c *pgtest.Cluster, db string) []string {
 
 func TestSelectionsRestore(t *testing.T) {
 	c, db := zoo(t)
+	path := dump(t, c, db, "-Fc")
+	toc := open(t, path, WithoutSQL())
 	for name, test := range map[string]struct {
 		want []string // schema.table
 		has  []string // relations afterwards, and rows or kind
@@ -146,8 +150,6 @@ func TestSelectionsRestore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			path := dump(t, c, db, "-Fc")
-			toc := open(t, path, WithoutSQL())
 			s := toc.Select(func(schema, table string) bool { return slices.Contains(test.want, schema+"."+table) })
 			has := relationsIn(t, c, restoreSelected(t, c, toc, path, s))
 			slices.Sort(has)
@@ -235,5 +237,52 @@ func TestSelectFollowsInlineAttach(t *testing.T) {
 	s := toc.Select(func(_, table string) bool { return table == "order" })
 	if want := []int{1, 2, 3, 4}; !slices.Equal(s.Entries, want) {
 		t.Errorf("got %v, want %v", s.Entries, want)
+	}
+}
+
+// A hostile archive may go in circles.
+func TestSelectEndsInACircle(t *testing.T) {
+	toc := &TOC{Entries: []Entry{
+		{ID: 1, Desc: "TABLE", Schema: "s", Tag: "a", Dependencies: []int{2, 1}},
+		{ID: 2, Desc: "TABLE", Schema: "s", Tag: "b", Dependencies: []int{1}},
+		{ID: 3, Desc: "TABLE ATTACH", Schema: "s", Tag: "a", Dependencies: []int{1, 2}},
+		{ID: 4, Desc: "TABLE ATTACH", Schema: "s", Tag: "b", Dependencies: []int{2, 1}},
+		{ID: 5, Desc: "MATERIALIZED VIEW", Schema: "s", Tag: "m", Dependencies: []int{5, 1}},
+		{ID: 6, Desc: "MATERIALIZED VIEW DATA", Schema: "s", Tag: "m", Dependencies: []int{5, 6}},
+		{ID: 7, Desc: "TABLE DATA", Schema: "s", Tag: "b", Section: Data, Dependencies: []int{2}},
+	}}
+	for _, table := range []string{"a", "b", "m"} {
+		s := toc.Select(func(_, name string) bool { return name == table })
+		if len(s.Entries) < 4 {
+			t.Errorf("%s: got %v", table, s.Entries)
+		}
+	}
+}
+
+// The memory of a table of contents of 10,000 tables must leave room in a
+// process of 64 MB.
+func TestManyTablesTakeLittleMemory(t *testing.T) {
+	var entries int
+	measure := func(opts ...Option) uint64 {
+		a := newArchiveWriter(16, 0)
+		a.count = 2 * 10_000
+		a.toc(0, 0)
+		for id := 4; id <= a.count; id++ {
+			a.entry(id, 1, "TABLE DATA", 3, 2, 1<<20, "1")
+		}
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		toc, err := Read(bytes.NewReader(a.buf.Bytes()), opts...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		entries = len(toc.Entries)
+		return after.HeapAlloc - min(after.HeapAlloc, before.HeapAlloc)
+	}
+	if got := measure(WithoutSQL()); got > 12<<20 || entries != 20_000 {
+		t.Errorf("%d entries take %d bytes", entries, got)
 	}
 }

@@ -178,14 +178,20 @@ func fold(s string) string {
 	}, s)
 }
 
-// value returns the content of a '...' string.
+// value returns the content of a '...' string, or of an E'...' string as
+// PostgreSQL's tools write it: backslashes doubled, no other escapes.
 func (t token) value() (string, bool) {
-	if t.kind != str || t.text[0] != '\'' {
+	if t.kind != str || t.text[0] == '$' {
 		return "", false
 	}
-	return strings.ReplaceAll(t.text[1:len(t.text)-1], "''", "'"), true
+	if t.text[0] == '\'' {
+		return strings.ReplaceAll(t.text[1:len(t.text)-1], "''", "'"), true
+	}
+	return strings.NewReplacer("''", "'", `\\`, `\`).Replace(t.text[2 : len(t.text)-1]), true
 }
 
 func quoteName(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
+// quoteString writes a string for sessions with standard_conforming_strings=on,
+// which all of PostgreSQL's tools set.
 func quoteString(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

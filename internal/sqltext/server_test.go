@@ -175,6 +175,7 @@ func TestParseGlobals(t *testing.T) {
 		`SECURITY LABEL FOR dummy ON ROLE a IS 'x';`:                      {Kind: SecurityLabel, Role: "a"},
 		`SECURITY LABEL ON TABLESPACE t IS 'x';`:                          {Kind: SecurityLabel, Tablespace: "t"},
 		`CREATE TABLESPACE t OWNER o LOCATION '/it''s';`:                  {Kind: CreateTablespace, Tablespace: "t", Role: "o", Location: "/it's"},
+		`CREATE TABLESPACE t OWNER o LOCATION  E'/b\\s''';`:               {Kind: CreateTablespace, Tablespace: "t", Role: "o", Location: `/b\s'`},
 		`CREATE TABLESPACE t OWNER o LOCATION '';`:                        {Kind: CreateTablespace, Tablespace: "t", Role: "o"},
 		`REVOKE ALL ON TABLESPACE "T" FROM o;`:                            {Kind: TablespaceACL, Tablespace: "T"},
 		`GRANT ALL ON PARAMETER work_mem TO a;`:                           {Kind: ParameterGrant},
