@@ -1,0 +1,66 @@
+# dbbackup: `make` lists the targets. What needs set-up does its own.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+TOOLS := bin/tools
+TEST_TIMEOUT ?= 12m
+FUZZ_TIME ?= 60s
+
+.PHONY: help build install test lint vuln demo bench matrix fuzz bootstrap tools clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/dbbackup, stamped with git's version
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/dbbackup ./cmd/dbbackup
+
+install: build ## install the program and its timer on this machine
+	scripts/install.sh
+
+test: bootstrap tools ## set up, then vet, lint, known vulnerabilities, and all tests with the race detector
+	$(MAKE) --no-print-directory lint vuln
+	$(TOOLS)/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -timeout $(TEST_TIMEOUT) ./...
+
+lint: tools ## go vet, golangci-lint and shellcheck
+	go vet ./...
+	$(TOOLS)/golangci-lint run
+	git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
+
+# Status 3 means that something was found. Any other failure is that of the
+# vulnerability database, which not every machine can reach.
+vuln: tools ## look for known vulnerabilities in what is called
+	@status=0; timeout 120 $(TOOLS)/govulncheck ./... || status=$$?; \
+	case $$status in \
+	0) ;; \
+	3) exit 3 ;; \
+	*) echo "NOTICE: govulncheck skipped: it could not do its work here (status $$status), most likely for want of its database" ;; \
+	esac
+
+demo: ## back up a throwaway cluster, restore it into another, compare every table
+	scripts/demo.sh
+
+bench: build ## measure against pg_dump
+	scripts/bench.sh
+
+matrix: bootstrap ## round trips on several versions of PostgreSQL
+	scripts/matrix.sh
+
+fuzz: ## run each fuzz target for a minute (FUZZ_TIME)
+	scripts/fuzz.sh $(FUZZ_TIME)
+
+bootstrap: ## install what is missing on a Debian machine
+	scripts/bootstrap.sh
+
+tools: $(TOOLS)/.built ## build the development tools into bin/tools
+
+$(TOOLS)/.built: scripts/tools/go.mod scripts/tools/go.sum
+	@echo "building the development tools: some minutes the first time"
+	mkdir -p $(TOOLS)
+	cd scripts/tools && CGO_ENABLED=0 go build -o ../../$(TOOLS)/ tool
+	touch $@
+
+clean: ## remove what was built
+	rm -rf bin dist
+	find . -name '*.test' -type f -delete
