@@ -37,6 +37,7 @@ type Entry struct {
 	Started   time.Time
 	Finished  time.Time
 	Databases []string
+	Parts     []string // those of them of which only some tables were captured
 	Omissions int
 	Failures  []Failure
 
@@ -168,6 +169,9 @@ func (e *Entry) describe(set *Set, folder setFolder) {
 	e.Omissions, e.Failures = len(m.Omissions), m.Failures
 	for i := range m.Databases {
 		e.Databases = append(e.Databases, m.Databases[i].Name)
+		if m.Databases[i].Selection != nil {
+			e.Parts = append(e.Parts, m.Databases[i].Name)
+		}
 	}
 	e.Problems = set.compare(folder)
 	for _, p := range e.Problems {

@@ -16,35 +16,54 @@ import (
 // Latest is the reference to the newest complete set.
 const Latest = "latest"
 
+// Want says what a set must hold.
+type Want struct {
+	Kind     Kind   // empty: any
+	Database string // empty: any
+}
+
 // Resolve turns what a user typed into a set's id. ref is Latest, an id, the
 // beginning of exactly one id, or, in a local store, the path of a set's
-// folder (anything with a slash). A database, when not empty, must be in the
-// set; Latest then means the newest set that holds it.
+// folder (anything with a slash). Latest means the newest set that has all that
+// is wanted: of the kind, without a failure, and with the whole of the database
+// and not only some tables of it. A set that is named must hold the database.
 //
-// notes are for the operator: Latest passes over damaged sets and says so. An
+// notes are for the operator: Latest passes over newer sets that are damaged or
+// lack something, and says so. An
 // id that is given is returned even if its set is damaged: Open says why.
-func Resolve(ctx context.Context, st store.Store, ref, database string) (id string, notes []string, err error) {
+func Resolve(ctx context.Context, st store.Store, ref string, want Want) (id string, notes []string, err error) {
 	entries, err := List(ctx, st)
 	if err != nil {
 		return "", nil, err
 	}
 	if ref == Latest {
-		return latest(entries, database)
+		return latest(entries, want)
 	}
 	entry, err := find(st, entries, ref)
 	if err != nil {
 		return "", nil, err
 	}
-	if entry.Status == StatusComplete && !entry.holds(database) {
+	if entry.Status == StatusComplete && want.Database != "" && !slices.Contains(entry.Databases, want.Database) {
 		return "", nil, fault.New(fault.NotFound, "it holds: "+strings.Join(entry.Databases, ", "),
-			"backup set %s does not hold the database %q", entry.ID, database)
+			"backup set %s does not hold the database %q", entry.ID, want.Database)
 	}
 	return entry.ID, entry.notes(), nil
 }
 
-// holds reports whether the set has the database; every set has "".
-func (e Entry) holds(database string) bool {
-	return database == "" || slices.Contains(e.Databases, database)
+// lacks says what keeps a complete set from being the latest; nothing when it
+// has all that is wanted.
+func (e Entry) lacks(want Want) string {
+	switch {
+	case want.Kind != "" && e.Kind != want.Kind:
+		return fmt.Sprintf("it is not of a %s", want.Kind)
+	case want.Kind == Cluster && len(e.Failures) > 0:
+		return "part of its run failed"
+	case want.Database != "" && !slices.Contains(e.Databases, want.Database):
+		return "it does not hold the database"
+	case want.Database != "" && slices.Contains(e.Parts, want.Database):
+		return "it holds some tables of the database only"
+	}
+	return ""
 }
 
 // notes says what a user of the set should know.
@@ -56,19 +75,25 @@ func (e Entry) notes() []string {
 	return notes
 }
 
-func latest(entries []Entry, database string) (string, []string, error) {
+func latest(entries []Entry, want Want) (string, []string, error) {
 	var notes []string
 	for _, e := range slices.Backward(entries) {
-		switch {
-		case e.Status == StatusComplete && e.holds(database):
-			return e.ID, append(notes, e.notes()...), nil
+		switch lack := e.lacks(want); {
 		case e.Status == StatusDamaged, e.Status == StatusNewer:
 			notes = append(notes, fmt.Sprintf("passed over backup set %s, which is %s: %s", e.ID, e.Status, e.Reason))
+		case e.Status != StatusComplete:
+		case lack == "":
+			return e.ID, append(notes, e.notes()...), nil
+		case len(e.Failures) > 0 || slices.Contains(e.Parts, want.Database):
+			notes = append(notes, fmt.Sprintf("passed over backup set %s: %s; name it with --set to use it", e.ID, lack))
 		}
 	}
 	what := "no complete backup set"
-	if database != "" {
-		what = fmt.Sprintf("no complete backup set holds the database %q", database)
+	if want.Kind != "" {
+		what += " of a " + string(want.Kind)
+	}
+	if want.Database != "" {
+		what = fmt.Sprintf("%s holds the database %q", what, want.Database)
 	}
 	return "", notes, fault.New(fault.NotFound, "list shows the sets of a store", "%s", strings.Join(append([]string{what}, notes...), "; "))
 }

@@ -1,0 +1,37 @@
+package backup
+
+import (
+	"context"
+
+	"dbbackup/internal/backupset"
+	"dbbackup/internal/report"
+)
+
+// Clean removes what killed runs left in the store, and returns how many
+// things that were. The caller holds the store's lock: what a living run is
+// writing looks the same.
+func Clean(ctx context.Context, place Place, r report.Reporter) (int, error) {
+	unfinished, err := backupset.Unfinished(ctx, place)
+	if err != nil {
+		return 0, err
+	}
+	for _, id := range unfinished {
+		if err := backupset.RemoveUnfinished(ctx, place, id); err != nil {
+			return 0, err
+		}
+		r.Info("removed a set that a killed run left unfinished", report.F("set", id))
+	}
+	leftovers, err := place.Leftovers(ctx)
+	if err != nil {
+		return len(unfinished), err
+	}
+	for _, name := range leftovers {
+		if err := place.RemoveLeftover(ctx, name); err != nil {
+			return len(unfinished), err
+		}
+	}
+	if len(leftovers) > 0 {
+		r.Info("removed temporary files of killed runs", report.F("files", len(leftovers)))
+	}
+	return len(unfinished) + len(leftovers), nil
+}

@@ -1,0 +1,125 @@
+package backup
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"dbbackup/internal/backupset"
+	"dbbackup/internal/child"
+	"dbbackup/internal/fault"
+	"dbbackup/internal/pg"
+	"dbbackup/internal/pgtool"
+	"dbbackup/internal/sqltext"
+)
+
+const globalsObject = "globals.sql"
+
+// captureGlobals stores what belongs to the cluster as a whole: roles with
+// their memberships, tablespaces, grants on parameters, and the server's own
+// settings and access rules. A single database's set has them too, because it
+// cannot be restored elsewhere without its roles.
+func (r *run) captureGlobals(ctx context.Context) error {
+	conn, err := r.o.Source.Connect(ctx, r.o.Source.Database)
+	if err != nil {
+		return fmt.Errorf("capture globals: %w", err)
+	}
+	defer conn.Close(ctx) //nolint:errcheck // read-only
+	g := &backupset.Globals{Object: globalsObject, RolePasswords: r.server.ReadsPasswords}
+	if err := r.describeGlobals(ctx, conn, g); err != nil {
+		return fmt.Errorf("capture globals: %w", err)
+	}
+	if err := r.dumpGlobals(ctx, g); err != nil {
+		return fmt.Errorf("capture globals: %w", err)
+	}
+	r.manifest.Globals = g
+	if err := r.captureServerFiles(ctx, conn, g); err != nil {
+		return fmt.Errorf("capture the server's files: %w", err)
+	}
+	return nil
+}
+
+func (r *run) describeGlobals(ctx context.Context, conn *pg.Conn, g *backupset.Globals) error {
+	roles, err := conn.Roles(ctx)
+	if err != nil {
+		return err
+	}
+	for _, role := range roles {
+		g.Roles = append(g.Roles, role.Name)
+	}
+	slices.Sort(g.Roles)
+	tablespaces, err := conn.Tablespaces(ctx)
+	if err != nil {
+		return err
+	}
+	g.Tablespaces = []backupset.Tablespace{}
+	for _, t := range tablespaces {
+		g.Tablespaces = append(g.Tablespaces, backupset.Tablespace{Name: t.Name, Owner: t.Owner, Location: t.Location})
+	}
+	if !g.RolePasswords {
+		r.omit("", "passwords of roles", "only a superuser, or a role that may read pg_authid, sees them")
+	}
+	return nil
+}
+
+// dumpGlobals runs pg_dumpall, whose output counts only when it is whole.
+func (r *run) dumpGlobals(ctx context.Context, g *backupset.Globals) (err error) {
+	object, err := r.set.Object(ctx, g.Object)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, object.Abort()) }() // after a commit this does nothing
+	args := []string{
+		"--dbname=" + r.o.Source.ChildConninfo(r.o.Source.Database, "dbbackup pg_dumpall"),
+		"--database=" + r.o.Source.Database,
+		"--no-password", "--globals-only", "--quote-all-identifiers",
+	}
+	if !g.RolePasswords {
+		args = append(args, "--no-role-passwords")
+	}
+	var trailer sqltext.TailCheck
+	command := r.tools.Command(pgtool.PgDumpAll, args, pgtool.Environ(r.o.Source.ChildEnv(), nil))
+	command.Stdout = io.MultiWriter(object, &trailer)
+	if _, err := child.Run(ctx, command); err != nil {
+		return err
+	}
+	if err := trailer.CompleteCluster(); err != nil {
+		return fault.New(fault.Failed, "", "pg_dumpall exited with status 0, but its output is not whole: %w", err)
+	}
+	_, err = object.Commit()
+	return err
+}
+
+// captureServerFiles stores the server's configuration, as far as the role
+// may read it. It is for the person who sets up the new server: restore does
+// not apply it.
+func (r *run) captureServerFiles(ctx context.Context, conn *pg.Conn, g *backupset.Globals) error {
+	settings, err := conn.ServerSettings(ctx)
+	if err != nil {
+		return err
+	}
+	text, err := json.MarshalIndent(settings, "", "  ")
+	if err != nil {
+		return err
+	}
+	files, hidden, err := conn.ServerFiles(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range hidden {
+		r.omit("", "server file "+name, "the role may not read files of the server (pg_read_server_files)")
+	}
+	files = append(files, pg.ServerFile{Name: "settings.json", Content: append(text, '\n')})
+	for _, f := range files {
+		object := "server/" + f.Name
+		if err := r.set.WriteFile(ctx, object, f.Content); err != nil {
+			return err
+		}
+		g.ServerFiles = append(g.ServerFiles, object)
+	}
+	slices.Sort(g.ServerFiles)
+	return nil
+}

@@ -1,0 +1,118 @@
+package backup
+
+import (
+	"context"
+	"time"
+
+	"dbbackup/compress"
+	"dbbackup/internal/backupset"
+	"dbbackup/internal/fault"
+	"dbbackup/internal/pg"
+	"dbbackup/internal/pgtool"
+	"dbbackup/internal/report"
+	"dbbackup/internal/store"
+)
+
+// Options say what to back up, from where, to where and within which bounds.
+// Every field is meant as it stands: there are no defaults here.
+type Options struct {
+	Source *pg.Endpoint
+	Search pgtool.Search
+	Store  Place
+	Report report.Reporter
+
+	Kind     backupset.Kind
+	Database string   // Single: the database, by its exact name
+	Exclude  []string // Cluster: patterns of databases to leave out
+
+	// Single: patterns of what to capture with data. See pgname.Pattern.
+	Tables, Schemas, ExcludeTables, ExcludeSchemas []string
+
+	Defaults    Settings
+	PerDatabase map[string]Settings // complete: the defaults with a section's changes applied
+
+	ParallelDatabases int
+	Jobs              int // pg_dump's workers in directory mode
+	Procs             int // goroutines that compress in plain mode
+	Attempts          int // for each database, while the server is unavailable
+	SpaceCheck        bool
+
+	Tool    backupset.Tool
+	Host    string // this host's name, for the manifest and the lock
+	PID     int
+	Purpose string // the command, for the lock; without connection options
+	Now     func() time.Time
+}
+
+// Place is a store on this host, with what a run asks of it before it begins.
+type Place interface {
+	store.Local
+	// CheckWritable fails, with fault.Precondition, where nothing can be written.
+	CheckWritable() error
+	// Warnings says what is wrong with the place without being in the way.
+	Warnings() []string
+	// Free is what an ordinary user can still write; inodes is 0 where there
+	// is no fixed number.
+	Free() (bytes, inodes uint64, err error)
+	// Leftovers lists what runs that died left behind, for RemoveLeftover.
+	Leftovers(ctx context.Context) ([]string, error)
+	RemoveLeftover(ctx context.Context, name string) error
+}
+
+// Settings hold for one database.
+type Settings struct {
+	Mode             backupset.Mode
+	PlainOver        int64 // bytes of the database above which auto takes plain
+	Level            int   // gzip, 0 to 6
+	Limit            time.Duration
+	Stall            time.Duration
+	LockTimeout      time.Duration
+	SkipLargeObjects bool
+	ExcludeTables    []string
+}
+
+// Validate finds options that cannot work, before anything is touched.
+func (o Options) Validate() error {
+	selects := len(o.Tables)+len(o.Schemas)+len(o.ExcludeTables)+len(o.ExcludeSchemas) > 0
+	switch {
+	case o.Kind == backupset.Single && o.Database == "":
+		return fault.New(fault.Usage, "dbbackup backup single NAME", "no database named")
+	case o.Kind == backupset.Cluster && selects:
+		return fault.New(fault.Usage, "use `dbbackup backup single NAME`, or a section of the config file",
+			"tables and schemas can be selected for a single database only")
+	case o.ParallelDatabases < 1 || o.Jobs < 1 || o.Procs < 1 || o.Attempts < 1:
+		return fault.New(fault.Usage, "", "numbers of parallel databases, jobs and attempts begin at 1")
+	}
+	if err := o.Defaults.validate("defaults"); err != nil {
+		return err
+	}
+	for name, s := range o.PerDatabase {
+		if err := s.validate("database " + name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s Settings) validate(of string) error {
+	switch s.Mode {
+	case backupset.Auto, backupset.Custom, backupset.Plain, backupset.Directory:
+	default:
+		return fault.New(fault.Usage, "modes are auto, custom, plain and directory", "%s: unknown mode %q", of, s.Mode)
+	}
+	if s.Level < 0 || s.Level > compress.MaxLevel {
+		return fault.New(fault.Usage, "", "%s: compression level %d is not between 0 and %d", of, s.Level, compress.MaxLevel)
+	}
+	if s.Limit < 0 || s.Stall < 0 || s.LockTimeout < 0 || s.PlainOver < 0 {
+		return fault.New(fault.Usage, "", "%s: times and sizes cannot be negative", of)
+	}
+	return nil
+}
+
+// settings returns what holds for a database.
+func (o Options) settings(database string) Settings {
+	if s, ok := o.PerDatabase[database]; ok {
+		return s
+	}
+	return o.Defaults
+}

@@ -1,0 +1,265 @@
+package backup
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"dbbackup/internal/backupset"
+	"dbbackup/internal/bytesize"
+	"dbbackup/internal/fault"
+	"dbbackup/internal/pg"
+	"dbbackup/internal/pgname"
+)
+
+// plan is what will be done with one database, and why.
+type plan struct {
+	database  pg.Database
+	inventory pg.Inventory
+	settings  Settings
+	mode      backupset.Mode
+	why       string
+	selection *backupset.Selection
+	without   []pgname.Table // tables whose data is not wanted
+	expected  int64          // bytes that will be stored, estimated
+	problem   error          // why it cannot be captured
+}
+
+// Plan is a plan as the probe command shows it.
+type Plan struct {
+	Database  pg.Database
+	Inventory pg.Inventory
+	Mode      backupset.Mode
+	Why       string
+	Problem   error
+}
+
+// Survey says what Run would do with each database, without touching the
+// store.
+func Survey(ctx context.Context, o Options) (pg.Server, []Plan, []backupset.Omission, error) {
+	r := &run{o: o, started: o.Now()}
+	if err := r.survey(ctx); err != nil {
+		return r.server, nil, nil, err
+	}
+	if err := r.plan(ctx); err != nil {
+		return r.server, nil, nil, err
+	}
+	plans := make([]Plan, 0, len(r.plans))
+	for _, p := range r.plans {
+		plans = append(plans, Plan{p.database, p.inventory, p.mode, p.why, p.problem})
+	}
+	return r.server, plans, r.omissions(), nil
+}
+
+// plan lists the databases, decides how each is captured and finds what
+// stands in the way. For a single database a problem ends the run; of a
+// cluster the other databases are still captured (B4).
+func (r *run) plan(ctx context.Context) error {
+	conn, err := r.o.Source.Connect(ctx, r.o.Source.Database)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // read-only
+	all, err := conn.Databases(ctx)
+	if err != nil {
+		return err
+	}
+	chosen, err := r.choose(all)
+	if err != nil {
+		return err
+	}
+	for _, d := range chosen {
+		p, err := r.planDatabase(ctx, d)
+		if err != nil {
+			p.problem = err
+		}
+		if p.problem != nil && r.o.Kind == backupset.Single {
+			return p.problem
+		}
+		r.plans = append(r.plans, p)
+	}
+	// The largest first: the last one to end decides how long the run takes.
+	slices.SortStableFunc(r.plans, func(a, b plan) int { return cmp.Compare(b.database.Bytes, a.database.Bytes) })
+	return nil
+}
+
+// choose returns the databases to capture. Those that cannot be connected to
+// become omissions.
+func (r *run) choose(all []pg.Database) ([]pg.Database, error) {
+	if r.o.Kind == backupset.Single {
+		return one(all, r.o.Database)
+	}
+	names := make([]string, 0, len(all))
+	for _, d := range all {
+		names = append(names, d.Name)
+	}
+	excluded, err := pgname.Patterns(r.o.Exclude).ChooseNames(names)
+	if err != nil {
+		return nil, fault.New(fault.Usage, "`dbbackup probe` lists the databases", "exclude databases: %w", err)
+	}
+	var chosen []pg.Database
+	for _, d := range all {
+		switch {
+		case d.Name == "template0": // the same in every cluster
+		case slices.Contains(excluded, d.Name):
+			r.omit(d.Name, "the whole database", "excluded by the options of the run")
+		case d.Invalid():
+			r.omit(d.Name, "the whole database", "it is what an interrupted DROP DATABASE left; drop it")
+		case !d.AllowConn:
+			r.omit(d.Name, "the whole database", "it does not allow connections (ALLOW_CONNECTIONS false)")
+		default:
+			chosen = append(chosen, d)
+		}
+	}
+	return chosen, nil
+}
+
+func one(all []pg.Database, name string) ([]pg.Database, error) {
+	for _, d := range all {
+		if d.Name != name {
+			continue
+		}
+		if !d.AllowConn {
+			return nil, fault.New(fault.Precondition, "ALTER DATABASE "+pgname.Ident(name)+" ALLOW_CONNECTIONS true",
+				"database %s does not allow connections", pgname.Printable(name))
+		}
+		return []pg.Database{d}, nil
+	}
+	return nil, fault.New(fault.NotFound, "`dbbackup probe` lists the databases", "there is no database %s on %s",
+		pgname.Printable(name), "the server")
+}
+
+func (r *run) omit(database, object, reason string) {
+	r.manifest.Omissions = append(r.manifest.Omissions, backupset.Omission{Database: database, Object: object, Reason: reason})
+}
+
+// omissions returns those found so far; never nil, so that the manifest says
+// that there are none.
+func (r *run) omissions() []backupset.Omission {
+	if r.manifest.Omissions == nil {
+		return []backupset.Omission{}
+	}
+	return r.manifest.Omissions
+}
+
+func (r *run) planDatabase(ctx context.Context, d pg.Database) (plan, error) {
+	p := plan{database: d, settings: r.o.settings(d.Name)}
+	conn, err := r.o.Source.Connect(ctx, d.Name)
+	if err != nil {
+		return p, err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // read-only
+	if p.inventory, err = conn.Inventory(ctx); err != nil {
+		return p, err
+	}
+	if err := r.selectTables(&p); err != nil {
+		return p, err
+	}
+	p.mode, p.why = chooseMode(p)
+	if p.problem = r.obstacle(ctx, conn, p); p.problem == nil {
+		r.declare(p)
+	}
+	return p, nil
+}
+
+// chooseMode resolves auto (DESIGN: how a format is chosen).
+func chooseMode(p plan) (backupset.Mode, string) {
+	if p.settings.Mode != backupset.Auto {
+		return p.settings.Mode, "asked for"
+	}
+	if p.selection != nil {
+		return backupset.Custom, "only a custom or directory archive can be restored selectively"
+	}
+	size, limit := bytesize.Format(p.database.Bytes), bytesize.Format(p.settings.PlainOver)
+	if p.database.Bytes > p.settings.PlainOver {
+		return backupset.Plain, fmt.Sprintf("%s is above %s", size, limit)
+	}
+	return backupset.Custom, fmt.Sprintf("%s is not above %s", size, limit)
+}
+
+// obstacle says what would make the capture fail, or read less than all.
+func (r *run) obstacle(ctx context.Context, conn *pg.Conn, p plan) error {
+	name, gaps := pgname.Printable(p.database.Name), p.inventory.Gaps
+	if p.selection != nil && p.mode == backupset.Plain {
+		return fault.New(fault.Usage, "use --mode custom or --mode directory",
+			"database %s: tables cannot be selected in plain mode, because a plain dump cannot be restored in part", name)
+	}
+	if len(gaps.RowSecurity) > 0 {
+		return fault.New(fault.Precondition, fmt.Sprintf("ALTER ROLE %s BYPASSRLS", pgname.Ident(r.o.Source.User)),
+			"database %s: row security would hide rows of %s from role %s, which needs BYPASSRLS",
+			name, tableList(gaps.RowSecurity), r.o.Source.User)
+	}
+	if len(gaps.Unreadable) > 0 {
+		return fault.New(fault.Precondition, fmt.Sprintf("GRANT pg_read_all_data TO %s (version 14 and later)", pgname.Ident(r.o.Source.User)),
+			"database %s: role %s may not read %s", name, r.o.Source.User, tableList(gaps.Unreadable))
+	}
+	if gaps.LargeObjects > 0 && !p.settings.SkipLargeObjects {
+		some, err := conn.UnreadableLargeObjects(ctx, 5)
+		if err != nil {
+			return err
+		}
+		return fault.New(fault.Precondition, "back up as a superuser, grant SELECT on them, or give --skip-large-objects to leave all large objects out",
+			"database %s: role %s may not read %d large objects (%s)", name, r.o.Source.User, gaps.LargeObjects, abridged(some, gaps.LargeObjects))
+	}
+	return r.lockObstacle(p)
+}
+
+// lockObstacle compares the locks that pg_dump will hold with what the server
+// has room for (FACTS: 16 000 tables with max_locks_per_transaction = 64 end
+// in "out of shared memory"). The table has some slack beyond the formula of
+// the manual, so only what is well above it is refused.
+func (r *run) lockObstacle(p plan) error {
+	budget, locks := r.server.LockBudget, p.inventory.Lockable
+	if locks <= budget {
+		return nil
+	}
+	slots := max(budget/int64(max(r.server.MaxLocksPerTx, 1)), 1)
+	need := (locks + slots - 1) / slots
+	if locks <= budget+budget/5 {
+		r.o.Report.Warn(fmt.Sprintf("database %s has %d relations to lock, more than the %d that are guaranteed; set max_locks_per_transaction = %d",
+			pgname.Printable(p.database.Name), locks, budget, need))
+		return nil
+	}
+	return fault.New(fault.Precondition, fmt.Sprintf("set max_locks_per_transaction = %d and restart the server", need),
+		"database %s has %d relations to lock, and the server has room for %d locks (max_locks_per_transaction = %d)",
+		pgname.Printable(p.database.Name), locks, budget, r.server.MaxLocksPerTx)
+}
+
+// declare lists what exists and will not be in the set (B7).
+func (r *run) declare(p plan) {
+	name, gaps := p.database.Name, p.inventory.Gaps
+	for _, t := range gaps.Foreign {
+		r.omit(name, "data of foreign table "+t.String(), "foreign data lives elsewhere; the definition is captured")
+	}
+	for _, t := range gaps.Unlogged {
+		r.omit(name, "data of unlogged table "+t.String(), "a standby does not have it")
+	}
+	if gaps.Subscriptions > 0 {
+		r.omit(name, fmt.Sprintf("%d subscriptions", gaps.Subscriptions), "only a superuser may read them")
+	}
+	if gaps.UserMappings > 0 {
+		r.omit(name, fmt.Sprintf("options of %d user mappings", gaps.UserMappings), "they are hidden from this role")
+	}
+	if p.settings.SkipLargeObjects && p.inventory.LargeObjects > 0 {
+		r.omit(name, fmt.Sprintf("%d large objects", p.inventory.LargeObjects), "--skip-large-objects was given")
+	}
+}
+
+func tableList(tables []pgname.Table) string {
+	var names []string
+	for _, t := range tables[:min(len(tables), 10)] {
+		names = append(names, t.Printable())
+	}
+	return abridged(names, int64(len(tables)))
+}
+
+// abridged joins some names of a total.
+func abridged(some []string, total int64) string {
+	text := strings.Join(some, ", ")
+	if rest := total - int64(len(some)); rest > 0 {
+		text += fmt.Sprintf(" and %d more", rest)
+	}
+	return text
+}

@@ -1,0 +1,173 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"dbbackup/internal/backupset"
+	"dbbackup/internal/fault"
+	"dbbackup/internal/pg"
+	"dbbackup/internal/pgtool"
+	"dbbackup/internal/store"
+)
+
+// Result is what a run did. It is complete also when Run returns an error, as
+// far as the run came.
+type Result struct {
+	ID       string // of the committed set; empty when there is none
+	Manifest backupset.Manifest
+	Outcomes []Outcome // one for each database that was to be captured
+}
+
+// Outcome is how one database ended.
+type Outcome struct {
+	Name     string
+	Captured *backupset.Database // nil when it failed
+	Err      error
+}
+
+// run is one run on its way.
+type run struct {
+	o       Options
+	server  pg.Server
+	tools   pgtool.Tools
+	plans   []plan
+	set     *backupset.Writer
+	started time.Time
+
+	manifest backupset.Manifest
+}
+
+// Run makes one backup set. The error names everything that failed; a set with
+// what did not fail is committed all the same, and then Result.ID says which.
+// Omissions are no error: they are in Result.Manifest.
+func Run(ctx context.Context, o Options) (Result, error) {
+	if err := o.Validate(); err != nil {
+		return Result{}, err
+	}
+	r := &run{o: o, started: o.Now()}
+	if err := r.survey(ctx); err != nil {
+		return Result{}, err
+	}
+	release, err := r.lock(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	result, err := r.locked(ctx)
+	return result, errors.Join(err, release())
+}
+
+// locked is the part of a run that holds the store's lock.
+func (r *run) locked(ctx context.Context) (Result, error) {
+	if err := r.plan(ctx); err != nil {
+		return Result{}, err
+	}
+	if err := r.checkSpace(ctx); err != nil {
+		return Result{}, err
+	}
+	if _, err := Clean(ctx, r.o.Store, r.o.Report); err != nil {
+		return Result{}, err
+	}
+	if err := r.begin(ctx); err != nil {
+		return Result{}, err
+	}
+	globalsErr := r.captureGlobals(ctx)
+	outcomes := r.captureDatabases(ctx)
+	return r.finish(ctx, globalsErr, outcomes)
+}
+
+// survey asks the server and finds the tools: what cannot work is refused
+// before anything is touched.
+func (r *run) survey(ctx context.Context) error {
+	if err := r.o.Source.RefusePooler(ctx); err != nil {
+		return err
+	}
+	conn, err := r.o.Source.Connect(ctx, r.o.Source.Database)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // read-only
+	if r.server, err = conn.Server(ctx); err != nil {
+		return err
+	}
+	r.tools, err = r.o.Search.ForServer(ctx, r.server.VersionNum)
+	return err
+}
+
+// lock takes the store for this run, when it can be written to at all.
+func (r *run) lock(ctx context.Context) (release func() error, err error) {
+	if err := r.o.Store.CheckWritable(); err != nil {
+		return nil, err
+	}
+	for _, warning := range r.o.Store.Warnings() {
+		r.o.Report.Warn(warning)
+	}
+	return Lock(ctx, r.o.Store, store.Holder{Host: r.o.Host, PID: r.o.PID, Since: r.o.Now(), Purpose: r.o.Purpose})
+}
+
+// Lock takes a store's run lock. When another run holds it the error is
+// fault.Locked and names the holder.
+func Lock(ctx context.Context, place Place, holder store.Holder) (release func() error, err error) {
+	release, err = place.Lock(ctx, holder)
+	var locked *store.LockedError
+	if errors.As(err, &locked) {
+		return nil, fault.New(fault.Locked, "wait for that run to end, or use another --store", "%w", err)
+	}
+	return release, err
+}
+
+// begin claims the set's name.
+func (r *run) begin(ctx context.Context) error {
+	prefix := string(backupset.Cluster)
+	if r.o.Kind == backupset.Single {
+		prefix = setPrefix(r.o.Database)
+	}
+	ids, err := backupset.IDs(ctx, r.o.Store)
+	if err != nil {
+		return err
+	}
+	if r.set, err = backupset.Create(ctx, r.o.Store, backupset.NewID(prefix, r.started, ids)); err != nil {
+		return err
+	}
+	r.manifest = backupset.Manifest{
+		Format: backupset.Version, ID: r.set.ID(), Kind: r.o.Kind, Tool: r.o.Tool,
+		Host: r.o.Host, Started: r.started.UTC(), Server: r.serverFacts(), Omissions: r.omissions(),
+		Databases: []backupset.Database{}, Failures: []backupset.Failure{},
+	}
+	return nil
+}
+
+func (r *run) serverFacts() backupset.Server {
+	return backupset.Server{
+		Host: r.o.Source.Host, Port: r.o.Source.Port, User: r.o.Source.User,
+		Version: r.server.Version, VersionNum: r.server.VersionNum,
+		SystemIdentifier: r.server.SystemIdentifier, Timeline: r.server.Timeline,
+		Standby: r.server.Standby, Superuser: r.server.Superuser, BootstrapRole: r.server.BootstrapRole,
+	}
+}
+
+// finish commits the set when it holds at least one database and the run was
+// not interrupted, and says what failed.
+func (r *run) finish(ctx context.Context, globalsErr error, outcomes []Outcome) (Result, error) {
+	failure := r.record(globalsErr, outcomes)
+	result := Result{Manifest: r.manifest, Outcomes: outcomes}
+	if ctx.Err() != nil {
+		return result, errors.Join(context.Cause(ctx), r.abandon(ctx))
+	}
+	if len(r.manifest.Databases) == 0 {
+		return result, errors.Join(failure, r.abandon(ctx))
+	}
+	r.manifest.Finished = r.o.Now().UTC()
+	r.manifest.Resources = r.resources()
+	if err := r.set.Commit(ctx, r.manifest); err != nil {
+		return result, errors.Join(failure, err, r.abandon(ctx))
+	}
+	result.ID, result.Manifest = r.set.ID(), r.manifest
+	return result, failure
+}
+
+// abandon removes the set's objects, also when the run was interrupted.
+func (r *run) abandon(ctx context.Context) error {
+	return r.set.Abandon(context.WithoutCancel(ctx))
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"go.yaml.in/yaml/v3"
+
+	"dbbackup/internal/fault"
+)
+
+// defaultConfig is read when no other file is named.
+const defaultConfig = "/etc/dbbackup/config.yaml"
+
+// config is the config file. Its keys are the flags' names, with underscores.
+// Pointers and nil slices are what the file does not say.
+type config struct {
+	Store      *string `yaml:"store"`
+	Connection struct {
+		Host     string `yaml:"host"`
+		Port     string `yaml:"port"`
+		User     string `yaml:"user"`
+		Database string `yaml:"database"`
+		SSLMode  string `yaml:"sslmode"`
+	} `yaml:"connection"`
+	PgBin             *string `yaml:"pg_bin"`
+	capture           `yaml:",inline"`
+	ParallelDatabases *int     `yaml:"parallel_databases"`
+	Jobs              *int     `yaml:"jobs"`
+	Attempts          *int     `yaml:"attempts"`
+	ExcludeDatabases  []string `yaml:"exclude_databases"`
+	MetricsFile       *string  `yaml:"metrics_file"`
+	LogFormat         *string  `yaml:"log_format"`
+	Hooks             struct {
+		Before []string `yaml:"before"`
+		After  []string `yaml:"after"`
+	} `yaml:"hooks"`
+	Databases map[string]capture `yaml:"databases"`
+}
+
+// capture are the settings that hold for one database, or for all.
+type capture struct {
+	Mode             *string  `yaml:"mode,omitempty"`
+	PlainOver        *string  `yaml:"plain_over,omitempty"`
+	Compression      *int     `yaml:"compression,omitempty"`
+	Timeout          *string  `yaml:"timeout,omitempty"`
+	StallTimeout     *string  `yaml:"stall_timeout,omitempty"`
+	LockTimeout      *string  `yaml:"lock_timeout,omitempty"`
+	SkipLargeObjects *bool    `yaml:"skip_large_objects,omitempty"`
+	ExcludeTables    []string `yaml:"exclude_tables,omitempty"`
+}
+
+// readConfig reads a config file. A key that it does not know is an error: a
+// mistyped one must not be silently without effect. An empty path means the
+// default file, which need not exist.
+func readConfig(path string) (config, error) {
+	var c config
+	optional := path == ""
+	if optional {
+		path = defaultConfig
+	}
+	text, err := os.ReadFile(path) //nolint:gosec // the user names it
+	if optional && errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	if err != nil {
+		return c, fault.New(fault.Usage, "give another file with --config", "read config file: %w", err)
+	}
+	if err := refuseWritable(path); err != nil {
+		return c, err
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
+		return c, fault.New(fault.Usage, "`dbbackup config` prints all keys", "config file %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// refuseWritable: a config file names programs to run, so nobody else may
+// change it.
+func refuseWritable(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("config file: %w", err)
+	}
+	if info.Mode().IsRegular() && info.Mode().Perm()&0o022 != 0 {
+		return fault.New(fault.Precondition, "chmod go-w "+path, "config file %s can be changed by others (mode %04o)", path, info.Mode().Perm())
+	}
+	return nil
+}

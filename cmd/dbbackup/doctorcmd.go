@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"dbbackup/internal/fault"
+	"dbbackup/internal/pg"
+	"dbbackup/sysprobe"
+)
+
+// finding is one line of doctor.
+type finding struct {
+	About   string `json:"about"`
+	State   string `json:"state"` // ok, advice or problem
+	Text    string `json:"text"`
+	Reason  string `json:"reason,omitempty"`
+	Warning string `json:"warning,omitempty"`
+}
+
+// doctor looks at everything that a backup needs, and goes on after each thing
+// that is missing, so that one run names them all.
+func (a *application) doctor(ctx context.Context, s *settings) error {
+	if err := wantArgs(s.Context, 0, 0); err != nil {
+		return err
+	}
+	var findings []finding
+	server := a.examineServer(ctx, s, &findings)
+	a.examineTools(ctx, s, server, &findings)
+	a.examineStore(s, &findings)
+	if err := a.examineHost(ctx, s, server, &findings); err != nil {
+		return err
+	}
+	if err := a.printFindings(s, findings); err != nil {
+		return err
+	}
+	for _, f := range findings {
+		if f.State == "problem" {
+			return fault.New(fault.Precondition, "", "a backup would fail: see above")
+		}
+	}
+	return nil
+}
+
+func (a *application) examineServer(ctx context.Context, s *settings, findings *[]finding) *pg.Server {
+	var server pg.Server
+	endpoint, err := s.endpoint(ctx)
+	if err == nil {
+		err = endpoint.RefusePooler(ctx)
+	}
+	if err == nil {
+		var conn *pg.Conn
+		if conn, err = endpoint.Connect(ctx, endpoint.Database); err == nil {
+			server, err = conn.Server(ctx)
+			conn.Close(ctx) //nolint:errcheck // only read from
+		}
+	}
+	if err != nil {
+		*findings = append(*findings, problem("server", err))
+		return nil
+	}
+	*findings = append(*findings, finding{About: "server", State: "ok", Text: fmt.Sprintf("PostgreSQL %s at %s", server.Version, endpoint)})
+	if !server.Superuser {
+		*findings = append(*findings, finding{About: "role", State: "advice",
+			Text:   fmt.Sprintf("%s is no superuser: passwords of roles, subscriptions and some large objects will be missing", endpoint.User),
+			Reason: "what a role may not read is declared in the set, and the exit code is 3"})
+	}
+	return &server
+}
+
+func problem(about string, err error) finding {
+	return finding{About: about, State: "problem", Text: err.Error(), Reason: strings.Join(fault.Hints(err), "; ")}
+}
+
+func (a *application) examineTools(ctx context.Context, s *settings, server *pg.Server, findings *[]finding) {
+	if server == nil {
+		return
+	}
+	tools, err := s.search().ForServer(ctx, server.VersionNum)
+	if err != nil {
+		*findings = append(*findings, problem("tools", err))
+		return
+	}
+	*findings = append(*findings, finding{About: "tools", State: "ok", Text: fmt.Sprintf("pg_dump %s in %s", tools.Version, tools.Dir)})
+}
+
+func (a *application) examineStore(s *settings, findings *[]finding) {
+	place, err := s.openStore(false)
+	if fault.Is(err, fault.NotFound) {
+		*findings = append(*findings, finding{About: "store", State: "advice", Text: s.storePath() + " does not exist; the first backup makes it"})
+		return
+	}
+	if err == nil {
+		defer place.Close() //nolint:errcheck // only probed
+		err = place.CheckWritable()
+	}
+	if err != nil {
+		*findings = append(*findings, problem("store", err))
+		return
+	}
+	*findings = append(*findings, finding{About: "store", State: "ok", Text: s.storePath() + " is writable"})
+	for _, warning := range place.Warnings() {
+		*findings = append(*findings, finding{About: "store", State: "advice", Text: warning})
+	}
+}
+
+func (a *application) examineHost(ctx context.Context, s *settings, server *pg.Server, findings *[]finding) error {
+	o := sysprobe.Options{StorePath: s.storePath(), PostgresUser: s.String("postgres-user")}
+	if server != nil && server.DataDirectory != "" && s.localServer() {
+		o.DataDirectories = []string{server.DataDirectory}
+	}
+	facts, err := sysprobe.Probe(ctx, o)
+	if err != nil {
+		return err
+	}
+	for _, advice := range sysprobe.Advise(facts) {
+		f := finding{About: advice.Key, State: "ok", Text: advice.Current, Reason: advice.Reason, Warning: advice.Warning}
+		if advice.Severity != sysprobe.Fine {
+			f.State, f.Text = "advice", fmt.Sprintf("is %s, better %s", advice.Current, advice.Wanted)
+		}
+		*findings = append(*findings, f)
+	}
+	return nil
+}
+
+// localServer is a guess for doctor's sake: a data directory of that name here
+// is the server's only when the server is here.
+func (s *settings) localServer() bool {
+	host := s.String("host")
+	if host == "" {
+		host = s.a.lookup("PGHOST")
+	}
+	return host == "" || host == "localhost" || strings.HasPrefix(host, "/") || strings.HasPrefix(host, "127.")
+}
+
+func (a *application) printFindings(s *settings, findings []finding) error {
+	if s.Bool("json") {
+		encoder := json.NewEncoder(a.stdout)
+		for _, f := range findings {
+			if err := encoder.Encode(f); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	p := &printer{w: a.stdout}
+	for _, f := range findings {
+		p.line("%-8s %s: %s", f.State, f.About, f.Text)
+		if f.State != "ok" && f.Reason != "" {
+			p.line("         %s", f.Reason)
+		}
+		if f.State != "ok" && f.Warning != "" {
+			p.line("         careful: %s", f.Warning)
+		}
+	}
+	p.line("")
+	p.line("scripts/tune-host.sh --check explains the host's settings, --apply sets them and --revert takes that back.")
+	return p.err
+}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"text/tabwriter"
+
+	"dbbackup/backup"
+	"dbbackup/internal/backupset"
+	"dbbackup/internal/bytesize"
+	"dbbackup/internal/pg"
+	"dbbackup/internal/pgname"
+	"dbbackup/internal/pgtool"
+	"dbbackup/sysprobe"
+)
+
+// probed is the result of probe.
+type probed struct {
+	Server    probedServer         `json:"server"`
+	Host      sysprobe.Facts       `json:"host"`
+	Limits    sysprobe.Limits      `json:"limits"`
+	Tools     []probedTools        `json:"tools"`
+	Databases []probedDatabase     `json:"databases"`
+	Omissions []backupset.Omission `json:"omissions"`
+}
+
+type probedServer struct {
+	Address    string `json:"address"`
+	Version    string `json:"version"`
+	Identifier string `json:"system_identifier"`
+	Standby    bool   `json:"standby"`
+	Superuser  bool   `json:"superuser"`
+	LockBudget int64  `json:"lock_budget"`
+}
+
+type probedTools struct {
+	Version string `json:"version"`
+	Dir     string `json:"dir"`
+}
+
+type probedDatabase struct {
+	Name         string        `json:"name"`
+	Bytes        int64         `json:"bytes"`
+	Tables       int           `json:"tables"`
+	LargeObjects int64         `json:"large_objects"`
+	Mode         string        `json:"mode,omitempty"`
+	Why          string        `json:"why,omitempty"`
+	Problem      string        `json:"problem,omitempty"`
+	Largest      []probedTable `json:"largest_tables"`
+}
+
+type probedTable struct {
+	Name       string `json:"name"`
+	HeapBytes  int64  `json:"heap_bytes"`
+	ToastBytes int64  `json:"toast_bytes"`
+}
+
+// probe asks the server and the host, and prints what a backup would do.
+func (a *application) probe(ctx context.Context, s *settings) error {
+	if err := wantArgs(s.Context, 0, 0); err != nil {
+		return err
+	}
+	o, err := a.backupOptions(ctx, s, func(o *backup.Options) {
+		o.Kind, o.Exclude = backupset.Cluster, a.config.ExcludeDatabases
+	})
+	if err != nil {
+		return err
+	}
+	if err := o.Validate(); err != nil {
+		return err
+	}
+	if o.Source, err = s.endpoint(ctx); err != nil {
+		return err
+	}
+	server, plans, omissions, err := backup.Survey(ctx, o)
+	if err != nil {
+		return err
+	}
+	facts, limits := s.hostFacts(ctx)
+	p := probed{
+		Server: probedServer{o.Source.String(), server.Version, server.SystemIdentifier, server.Standby, server.Superuser, server.LockBudget},
+		Host:   facts, Limits: limits, Tools: toolsOf(o.Search.All(ctx)), Omissions: omissions,
+	}
+	for _, plan := range plans {
+		p.Databases = append(p.Databases, probeDatabase(plan))
+	}
+	a.log.close()
+	if s.Bool("json") {
+		return json.NewEncoder(a.stdout).Encode(p)
+	}
+	return a.printProbe(p)
+}
+
+func toolsOf(all []pgtool.Tools) []probedTools {
+	tools := []probedTools{}
+	for _, t := range all {
+		tools = append(tools, probedTools{t.Version.String(), t.Dir})
+	}
+	return tools
+}
+
+// shownTables is how many of a database's tables probe shows.
+const shownTables = 3
+
+func probeDatabase(p backup.Plan) probedDatabase {
+	d := probedDatabase{
+		Name: p.Database.Name, Bytes: p.Database.Bytes, Tables: len(p.Inventory.Tables), LargeObjects: p.Inventory.LargeObjects,
+		Mode: string(p.Mode), Why: p.Why, Largest: []probedTable{},
+	}
+	if p.Problem != nil {
+		d.Problem = p.Problem.Error()
+	}
+	for _, t := range largest(p.Inventory.Tables, shownTables) {
+		d.Largest = append(d.Largest, probedTable{t.Printable(), t.HeapBytes, t.ToastBytes})
+	}
+	return d
+}
+
+func (a *application) printProbe(p probed) error {
+	out := &printer{w: a.stdout}
+	out.line("Server     PostgreSQL %s at %s, system identifier %s", p.Server.Version, p.Server.Address, p.Server.Identifier)
+	out.line("Host       %s, %s of memory available%s", plural(p.Host.CPUs, "CPU"),
+		bytesize.Format(p.Host.AvailableMemoryBytes), memoryLimit(p.Host))
+	if p.Host.Store != nil {
+		out.line("Store      %s free in %s (%s)", bytesize.Format(p.Host.Store.FreeBytes), p.Host.Store.Path, p.Host.Store.Type)
+	}
+	for _, t := range p.Tools {
+		out.line("Tools      %s in %s", t.Version, t.Dir)
+	}
+	for _, why := range p.Limits.Why {
+		out.line("Run        %s", why)
+	}
+	out.line("")
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "DATABASE\tSIZE\tTABLES\tLARGE OBJECTS\tMODE\tWHY") //nolint:errcheck // Flush reports
+	for _, d := range p.Databases {
+		mode, why := d.Mode, d.Why
+		if d.Problem != "" {
+			mode, why = "FAILS", d.Problem
+		}
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\n", pgname.Printable(d.Name), bytesize.Format(d.Bytes), d.Tables, d.LargeObjects, mode, why) //nolint:errcheck // Flush reports
+		for _, t := range d.Largest {
+			fmt.Fprintf(w, "  %s\t%s\t\t\t\t%s out of line\n", t.Name, bytesize.Format(t.HeapBytes+t.ToastBytes), bytesize.Format(t.ToastBytes)) //nolint:errcheck // Flush reports
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if out.err != nil {
+		return out.err
+	}
+	return printOmissions(a.stdout, p.Omissions)
+}
+
+func memoryLimit(f sysprobe.Facts) string {
+	if f.MemoryLimitBytes == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", limited to %s by its cgroup", bytesize.Format(f.MemoryLimitBytes))
+}
+
+func (a *application) printVersion(_ context.Context, s *settings) error {
+	if s.Bool("json") {
+		return json.NewEncoder(a.stdout).Encode(map[string]any{"version": version, "format": backupset.Version})
+	}
+	_, err := fmt.Fprintf(a.stdout, "dbbackup %s (backup set format %d)\n", version, backupset.Version)
+	return err
+}
+
+// largest returns the largest tables, the largest first.
+func largest(tables []pg.Table, n int) []pg.Table {
+	sorted := slices.SortedFunc(slices.Values(tables), func(a, b pg.Table) int {
+		return cmp.Compare(b.HeapBytes+b.ToastBytes, a.HeapBytes+a.ToastBytes)
+	})
+	return sorted[:min(n, len(sorted))]
+}

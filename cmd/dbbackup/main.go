@@ -1,0 +1,37 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	ctx, stop := withSignals(context.Background(), os.Exit)
+	code := run(ctx, process{
+		args: os.Args, env: os.Environ(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
+	})
+	stop()
+	os.Exit(code)
+}
+
+// process is what the command line needs of the world, so that tests can give
+// it another one.
+type process struct {
+	args   []string
+	env    []string
+	stdin  io.Reader
+	stdout io.Writer
+	stderr io.Writer
+}
+
+// run runs one command and returns its exit code. Errors have been printed.
+func run(ctx context.Context, p process) int {
+	a := newApplication(p)
+	err := a.run(ctx)
+	a.printError(err)
+	return exitCode(err)
+}

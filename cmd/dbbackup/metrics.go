@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dbbackup/internal/backupset"
+	"dbbackup/internal/fault"
+)
+
+// writeMetrics writes the run's result as a Prometheus textfile, in one
+// rename. When something last succeeded is read from the store, so that it is
+// right also after a run that failed.
+func (a *application) writeMetrics(ctx context.Context, s *settings, sum summary) error {
+	path := s.text("metrics-file", a.config.MetricsFile)
+	if path == "" {
+		return nil
+	}
+	m := newMetrics()
+	m.run(sum)
+	for _, d := range sum.Databases {
+		m.database(d)
+	}
+	if err := m.successes(context.WithoutCancel(ctx), s); err != nil {
+		m.storeReadable.Set(0)
+	}
+	if err := prometheus.WriteToTextfile(path, m.registry); err != nil {
+		return fault.New(fault.Failed, "the folder must exist and be writable", "metrics file %s: %w", path, err)
+	}
+	return nil
+}
+
+type metrics struct {
+	registry *prometheus.Registry
+
+	lastRun, exitStatus, duration, stored, peakRSS, childPeakRSS, omissions, storeReadable prometheus.Gauge
+
+	ok, size, storedOf, ratio, seconds, childRSS, lastSuccess *prometheus.GaugeVec
+}
+
+func newMetrics() *metrics {
+	m := &metrics{registry: prometheus.NewRegistry()}
+	one := func(name, help string) prometheus.Gauge {
+		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "dbbackup_" + name, Help: help})
+		m.registry.MustRegister(g)
+		return g
+	}
+	each := func(name, help string) *prometheus.GaugeVec {
+		g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "dbbackup_database_" + name, Help: help}, []string{"database"})
+		m.registry.MustRegister(g)
+		return g
+	}
+	m.lastRun = one("last_run_timestamp_seconds", "When the last run ended, successful or not.")
+	m.exitStatus = one("last_run_exit_code", "Exit code of the last run: 0 ok, 3 ok with declared omissions.")
+	m.duration = one("last_run_duration_seconds", "How long the last run took.")
+	m.stored = one("last_run_stored_bytes", "Bytes of the set that the last run made; 0 when it made none.")
+	m.peakRSS = one("last_run_peak_rss_bytes", "Largest resident memory of dbbackup in the last run.")
+	m.childPeakRSS = one("last_run_child_peak_rss_bytes", "Largest resident memory of a child process in the last run.")
+	m.omissions = one("last_run_omissions", "What the last run declared as not captured.")
+	m.storeReadable = one("store_readable", "Whether the store's sets could be listed after the last run.")
+	m.ok = each("last_run_ok", "Whether the last run captured the database.")
+	m.size = each("bytes", "Size of the database at its last capture.")
+	m.storedOf = each("stored_bytes", "Bytes stored of the database by the last run.")
+	m.ratio = each("compression_ratio", "Stored bytes over the size of the database.")
+	m.seconds = each("duration_seconds", "How long the last capture of the database took.")
+	m.childRSS = each("child_peak_rss_bytes", "Largest resident memory of pg_dump for the database.")
+	m.lastSuccess = each("last_success_timestamp_seconds", "When the newest complete set that holds the database was finished.")
+	return m
+}
+
+func (m *metrics) run(sum summary) {
+	m.lastRun.Set(seconds(time.Now()))
+	m.exitStatus.Set(float64(sum.ExitCode))
+	m.duration.Set(sum.Seconds)
+	m.stored.Set(float64(sum.Stored))
+	m.peakRSS.Set(float64(sum.Resources.PeakRSSBytes))
+	m.childPeakRSS.Set(float64(sum.Resources.ChildPeakRSSBytes))
+	m.omissions.Set(float64(len(sum.Omissions)))
+	m.storeReadable.Set(1)
+}
+
+func (m *metrics) database(d databaseSummary) {
+	name := label(d.Name)
+	if d.Result != "ok" {
+		m.ok.WithLabelValues(name).Set(0)
+		return
+	}
+	m.ok.WithLabelValues(name).Set(1)
+	m.size.WithLabelValues(name).Set(float64(d.Bytes))
+	m.storedOf.WithLabelValues(name).Set(float64(d.StoredBytes))
+	m.ratio.WithLabelValues(name).Set(d.Ratio)
+	m.seconds.WithLabelValues(name).Set(d.Seconds)
+	m.childRSS.WithLabelValues(name).Set(float64(d.PeakRSS))
+}
+
+// successes reads from the store when each database was last captured, in
+// parts or not: a set with a failure still holds the others.
+func (m *metrics) successes(ctx context.Context, s *settings) error {
+	place, err := s.openStore(false)
+	if err != nil {
+		return err
+	}
+	defer place.Close() //nolint:errcheck // only read
+	entries, err := backupset.List(ctx, place)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries { // oldest first
+		if e.Status != backupset.StatusComplete {
+			continue
+		}
+		for _, name := range e.Databases {
+			m.lastSuccess.WithLabelValues(label(name)).Set(seconds(e.Finished))
+		}
+	}
+	return nil
+}
+
+func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
+
+// label makes a name that Prometheus takes: it must be UTF-8.
+func label(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"dbbackup/internal/backupset"
+	"dbbackup/internal/bytesize"
+	"dbbackup/internal/fault"
+	"dbbackup/internal/pg"
+	"dbbackup/internal/pgname"
+	"dbbackup/internal/report"
+	"dbbackup/restore"
+)
+
+func (a *application) restoreCluster(ctx context.Context, s *settings) error {
+	if err := wantArgs(s.Context, 0, 0); err != nil {
+		return err
+	}
+	return a.restore(ctx, s, restore.Options{Kind: backupset.Cluster})
+}
+
+func (a *application) restoreSingle(ctx context.Context, s *settings) error {
+	if err := wantArgs(s.Context, 1, 1); err != nil {
+		return err
+	}
+	roles, err := restore.ParseMap("--map-role", s.StringSlice("map-role"))
+	if err != nil {
+		return err
+	}
+	return a.restore(ctx, s, restore.Options{
+		Kind: backupset.Single, Database: s.Args().First(), As: s.String("target-db"),
+		Tables: s.StringSlice("table"), Schemas: s.StringSlice("schema"),
+		SchemaOnly: s.Bool("schema-only"), DataOnly: s.Bool("data-only"),
+		NoOwner: s.Bool("no-owner"), NoACL: s.Bool("no-acl"), MapRoles: roles,
+	})
+}
+
+// restore plans, asks where something would be destroyed, and executes.
+func (a *application) restore(ctx context.Context, s *settings, o restore.Options) error {
+	var err error
+	if o.MapTablespaces, err = restore.ParseMap("--map-tablespace", s.StringSlice("map-tablespace")); err != nil {
+		return err
+	}
+	_, limits := s.hostFacts(ctx)
+	o.Jobs = s.orLimit("jobs", a.config.Jobs, limits.Jobs)
+	o.Replace, o.Analyze, o.Search, o.Report, o.Now = s.Bool("clean"), !s.Bool("no-analyze"), s.search(), a.log, time.Now
+	if err := o.Validate(); err != nil {
+		return err
+	}
+	place, err := s.openStore(false)
+	if err != nil {
+		return err
+	}
+	defer place.Close() //nolint:errcheck // only read
+	o.Store = place
+	if o.Set, err = a.openSet(ctx, place, s.String("set"), backupset.Want{Kind: kindWanted(o), Database: o.Database}); err != nil {
+		return err
+	}
+	if o.Target, err = s.endpoint(ctx); err != nil {
+		return err
+	}
+	plan, err := restore.Prepare(ctx, o)
+	if err != nil {
+		return err
+	}
+	return a.carryOut(ctx, s, o, plan)
+}
+
+// kindWanted: a database can be restored from any set, a cluster from a
+// cluster's only.
+func kindWanted(o restore.Options) backupset.Kind {
+	if o.Kind == backupset.Cluster {
+		return backupset.Cluster
+	}
+	return ""
+}
+
+func (a *application) carryOut(ctx context.Context, s *settings, o restore.Options, plan *restore.Plan) error {
+	a.log.close()
+	if s.Bool("dry-run") {
+		return a.printPlan(s, o, plan)
+	}
+	if err := a.confirm(s, o.Target, plan); err != nil {
+		return err
+	}
+	for _, notice := range plan.Notices {
+		a.log.Warn(notice)
+	}
+	outcomes, err := plan.Execute(ctx)
+	return a.keep(err, a.printRestored(s, o.Set.ID(), outcomes, err))
+}
+
+// confirm asks before databases are replaced: on a terminal, or by --confirm.
+func (a *application) confirm(s *settings, target *pg.Endpoint, plan *restore.Plan) error {
+	destroys := plan.Destroys()
+	if len(destroys) == 0 || s.Bool("confirm") {
+		return nil
+	}
+	var names []string
+	for _, name := range destroys {
+		names = append(names, pgname.Printable(name))
+	}
+	what := fmt.Sprintf("on %s (system identifier %s) this drops: %s", target, plan.Server.SystemIdentifier, strings.Join(names, ", "))
+	if !isTerminal(a.stdin) || !isTerminal(a.stderr) {
+		return fault.New(fault.Usage, "give --confirm if that is what you want", "%s", what)
+	}
+	fmt.Fprintf(a.stderr, "%s\nType yes to go on: ", what) //nolint:errcheck // a terminal
+	answer, err := bufio.NewReader(a.stdin).ReadString('\n')
+	if err != nil || strings.TrimSpace(answer) != "yes" {
+		return fault.New(fault.Usage, "", "not confirmed, nothing was written")
+	}
+	return nil
+}
+
+// planJSON is a dry run's result.
+type planJSON struct {
+	Set       string         `json:"set"`
+	Target    string         `json:"target"`
+	Globals   []string       `json:"globals"`
+	Databases []planDatabase `json:"databases"`
+	Notices   []string       `json:"notices"`
+}
+
+type planDatabase struct {
+	Name    string   `json:"name"`
+	Action  string   `json:"action"`
+	From    string   `json:"from"`
+	Mode    string   `json:"mode"`
+	Bytes   int64    `json:"database_bytes"`
+	Notices []string `json:"notices"`
+}
+
+func (a *application) printPlan(s *settings, o restore.Options, plan *restore.Plan) error {
+	p := planJSON{Set: o.Set.ID(), Target: o.Target.String(), Globals: plan.Globals, Notices: plan.Notices}
+	for _, step := range plan.Steps {
+		p.Databases = append(p.Databases, planDatabase{step.Name, string(step.Action), step.Source.Name,
+			string(step.Source.Mode), step.Source.DatabaseBytes, step.Notices})
+	}
+	if s.Bool("json") {
+		return json.NewEncoder(a.stdout).Encode(p)
+	}
+	out := &printer{w: a.stdout}
+	out.line("Set %s is sound. On %s this restore would:", p.Set, p.Target)
+	for _, g := range p.Globals {
+		out.line("  %s", g)
+	}
+	for _, d := range p.Databases {
+		out.line("  %s database %s from %s (%s, %s)", d.Action, pgname.Printable(d.Name), pgname.Printable(d.From), d.Mode, bytesize.Format(d.Bytes))
+		for _, n := range d.Notices {
+			out.line("      %s", n)
+		}
+	}
+	for _, n := range p.Notices {
+		out.line("Note: %s", n)
+	}
+	out.line("Dry run: nothing was written.")
+	return out.err
+}
+
+// restoredJSON is a restore's result.
+type restoredJSON struct {
+	Set       string             `json:"set"`
+	Result    string             `json:"result"`
+	Error     string             `json:"error,omitempty"`
+	Databases []restoredDatabase `json:"databases"`
+}
+
+type restoredDatabase struct {
+	Name    string   `json:"name"`
+	Action  string   `json:"action"`
+	Bytes   int64    `json:"database_bytes"`
+	Seconds float64  `json:"seconds"`
+	Result  string   `json:"result"`
+	Error   string   `json:"error,omitempty"`
+	Refused []string `json:"refused,omitempty"`
+	KeptAs  string   `json:"kept_as,omitempty"`
+}
+
+func (a *application) printRestored(s *settings, set string, outcomes []restore.Outcome, err error) error {
+	result := restoredJSON{Set: set, Result: "ok", Databases: []restoredDatabase{}}
+	if err != nil {
+		result.Result, result.Error = "failed", err.Error()
+	}
+	for _, o := range outcomes {
+		result.Databases = append(result.Databases, restored(o))
+	}
+	if s.Bool("json") {
+		return json.NewEncoder(a.stdout).Encode(result)
+	}
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "DATABASE\tACTION\tSIZE\tTIME\tRESULT\t") //nolint:errcheck // Flush reports
+	for _, d := range result.Databases {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t\n", pgname.Printable(d.Name), d.Action, bytesize.Format(d.Bytes), shortTime(d.Seconds), d.Result) //nolint:errcheck // Flush reports
+	}
+	return errors.Join(w.Flush())
+}
+
+func restored(o restore.Outcome) restoredDatabase {
+	d := restoredDatabase{Name: o.Name, Action: string(o.Action), Bytes: o.Source.DatabaseBytes, Seconds: o.Took.Seconds(), Result: "ok", KeptAs: o.KeptAs}
+	for _, p := range o.Problems {
+		d.Refused = append(d.Refused, p.String())
+	}
+	if o.Err != nil {
+		d.Result, d.Error = "failed", o.Err.Error()
+	}
+	return d
+}
+
+// openSet finds and opens a set, and passes on what the operator should know.
+func (a *application) openSet(ctx context.Context, place storePlace, ref string, want backupset.Want) (*backupset.Set, error) {
+	id, notes, err := backupset.Resolve(ctx, place, ref, want)
+	for _, note := range notes {
+		a.log.Warn(note)
+	}
+	if err != nil {
+		return nil, err
+	}
+	a.log.Info("set", report.F("id", id))
+	return backupset.Open(ctx, place, id)
+}

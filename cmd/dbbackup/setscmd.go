@@ -1,0 +1,291 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"dbbackup/backup"
+	"dbbackup/internal/backupset"
+	"dbbackup/internal/bytesize"
+	"dbbackup/internal/fault"
+	"dbbackup/internal/pgname"
+	"dbbackup/internal/store"
+	"dbbackup/internal/verify"
+)
+
+// storePlace is what the commands on sets need of a store.
+type storePlace = store.Local
+
+// printer prints lines and keeps the first error.
+type printer struct {
+	w   io.Writer
+	err error
+}
+
+func (p *printer) line(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.w, format+"\n", args...)
+	}
+}
+
+// listed is one line of list.
+type listed struct {
+	ID        string    `json:"id"`
+	Status    string    `json:"status"`
+	Reason    string    `json:"reason,omitempty"`
+	Kind      string    `json:"kind,omitempty"`
+	Started   time.Time `json:"started"`
+	Finished  time.Time `json:"finished"`
+	Databases []string  `json:"databases"`
+	Bytes     int64     `json:"stored_bytes"`
+	Omissions int       `json:"omissions"`
+	Failures  int       `json:"failures"`
+}
+
+func (a *application) list(ctx context.Context, s *settings) error {
+	if err := wantArgs(s.Context, 0, 0); err != nil {
+		return err
+	}
+	place, err := s.openStore(false)
+	if err != nil {
+		return err
+	}
+	defer place.Close() //nolint:errcheck // only read
+	entries, err := backupset.List(ctx, place)
+	if err != nil {
+		return err
+	}
+	if s.Bool("json") {
+		return printListJSON(a.stdout, entries)
+	}
+	return printList(a.stdout, entries)
+}
+
+func printListJSON(w io.Writer, entries []backupset.Entry) error {
+	encoder := json.NewEncoder(w)
+	for _, e := range entries {
+		l := listed{
+			ID: e.ID, Status: string(e.Status), Reason: e.Reason, Kind: string(e.Kind), Started: e.Started, Finished: e.Finished,
+			Databases: e.Databases, Bytes: e.Bytes, Omissions: e.Omissions, Failures: len(e.Failures),
+		}
+		if err := encoder.Encode(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func printList(w io.Writer, entries []backupset.Entry) error {
+	if len(entries) == 0 {
+		_, err := fmt.Fprintln(w, "The store holds no backup set.")
+		return err
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "SET\tFINISHED (UTC)\tDATABASES\tSTORED\tSTATE") //nolint:errcheck // Flush reports
+	for _, e := range entries {
+		finished, databases := "", ""
+		if !e.Finished.IsZero() {
+			finished, databases = e.Finished.UTC().Format("2006-01-02 15:04:05"), fmt.Sprint(len(e.Databases))
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", e.ID, finished, databases, bytesize.Format(e.Bytes), state(e)) //nolint:errcheck // Flush reports
+	}
+	return t.Flush()
+}
+
+// state is what an operator must know before relying on a set.
+func state(e backupset.Entry) string {
+	if e.Status != backupset.StatusComplete {
+		return fmt.Sprintf("%s: %s", strings.ToUpper(string(e.Status)), e.Reason)
+	}
+	var notes []string
+	if n := len(e.Failures); n > 0 {
+		var names []string
+		for _, f := range e.Failures {
+			names = append(names, failed(f))
+		}
+		notes = append(notes, "PARTIAL, failed: "+strings.Join(names, ", "))
+	}
+	if e.Omissions > 0 {
+		notes = append(notes, plural(e.Omissions, "omission"))
+	}
+	if len(notes) == 0 {
+		return "ok"
+	}
+	return strings.Join(notes, "; ")
+}
+
+// failed names what failed.
+func failed(f backupset.Failure) string {
+	if f.Database == "" {
+		return "globals"
+	}
+	return pgname.Printable(f.Database)
+}
+
+func (a *application) show(ctx context.Context, s *settings) error {
+	if err := wantArgs(s.Context, 0, 1); err != nil {
+		return err
+	}
+	place, err := s.openStore(false)
+	if err != nil {
+		return err
+	}
+	defer place.Close() //nolint:errcheck // only read
+	set, err := a.openSet(ctx, place, cmp.Or(s.Args().First(), backupset.Latest), backupset.Want{})
+	if err != nil {
+		return err
+	}
+	if s.Bool("json") {
+		return json.NewEncoder(a.stdout).Encode(set.Manifest())
+	}
+	return printSet(a.stdout, set.Manifest())
+}
+
+func printSet(w io.Writer, m *backupset.Manifest) error {
+	p := &printer{w: w}
+	p.line("Set        %s (%s, format %d, by dbbackup %s on %s)", m.ID, m.Kind, m.Format, m.Tool.Version, m.Host)
+	p.line("Taken      %s to %s", m.Started.UTC().Format(time.RFC3339), m.Finished.UTC().Format(time.RFC3339))
+	standby := ""
+	if m.Server.Standby {
+		standby = ", a standby"
+	}
+	p.line("Server     PostgreSQL %s at %s:%d as %s%s", m.Server.Version, m.Server.Host, m.Server.Port, m.Server.User, standby)
+	p.line("           system identifier %s, timeline %d", cmp.Or(m.Server.SystemIdentifier, "unknown"), m.Server.Timeline)
+	if g := m.Globals; g != nil {
+		passwords := "with password verifiers"
+		if !g.RolePasswords {
+			passwords = "without passwords"
+		}
+		p.line("Globals    %s: %s (%s), %s", g.Object, plural(len(g.Roles), "role"), passwords, plural(len(g.Tablespaces), "tablespace"))
+		p.line("           server files: %s", strings.Join(g.ServerFiles, ", "))
+	}
+	p.line("Resources  %s, own memory at most %s, children's %s", shortTime(m.Resources.Seconds),
+		bytesize.Format(m.Resources.PeakRSSBytes), bytesize.Format(m.Resources.ChildPeakRSSBytes))
+	for i := range m.Databases {
+		printDatabase(p, &m.Databases[i])
+	}
+	for _, f := range m.Failures {
+		p.line("FAILED     %s: %s", failed(f), f.Error)
+	}
+	if p.err != nil {
+		return p.err
+	}
+	return printOmissions(w, m.Omissions)
+}
+
+func printDatabase(p *printer, d *backupset.Database) {
+	p.line("")
+	p.line("Database   %s: %s, %s because %s", pgname.Printable(d.Name), bytesize.Format(d.DatabaseBytes), d.Mode, d.Why)
+	p.line("           %s: %s stored (%s, ratio %.2f) in %s", d.Dump, bytesize.Format(d.StoredBytes), d.Compression, d.CompressionRatio, shortTime(d.Resources.Seconds))
+	rows := "rows not known"
+	if d.EstimatedRows >= 0 {
+		rows = fmt.Sprintf("about %d rows", d.EstimatedRows)
+	}
+	p.line("           %s, %s, %s; snapshot at %s, xmin %d, xmax %d", plural(int(d.Tables), "table"), rows,
+		plural(int(d.LargeObjects), "large object"), d.Snapshot.LSN, d.Snapshot.XMin, d.Snapshot.XMax)
+	p.line("           owner %s, %s, %s %s/%s, %s %s", pgname.Printable(d.Owner), d.Encoding, d.LocaleProvider, d.Collate, d.CType, d.DumpTool.Name, d.DumpTool.Version)
+	if d.Selection != nil {
+		p.line("           PART of the database: the data of %s", plural(len(d.Selection.Selected), "table"))
+	}
+}
+
+// verifiedJSON is the result of verify.
+type verifiedJSON struct {
+	Set      string        `json:"set"`
+	Result   string        `json:"result"` // ok or damaged
+	Quick    bool          `json:"quick"`
+	Seconds  float64       `json:"seconds"`
+	Problems []problemJSON `json:"problems"`
+}
+
+type problemJSON struct {
+	Severity string `json:"severity"`
+	Database string `json:"database,omitempty"`
+	Object   string `json:"object,omitempty"`
+	Text     string `json:"text"`
+}
+
+func (a *application) verify(ctx context.Context, s *settings) error {
+	if err := wantArgs(s.Context, 0, 1); err != nil {
+		return err
+	}
+	began := time.Now()
+	place, err := s.openStore(false)
+	if err != nil {
+		return err
+	}
+	defer place.Close() //nolint:errcheck // only read
+	set, err := a.openSet(ctx, place, cmp.Or(s.Args().First(), backupset.Latest), backupset.Want{})
+	if err != nil {
+		return err
+	}
+	problems, err := verify.Set(ctx, place, set, verify.Options{Quick: s.Bool("quick"), Search: s.search(), Env: a.env, Report: a.log})
+	a.log.close()
+	if err != nil {
+		return err
+	}
+	result := verifiedJSON{Set: set.ID(), Result: "ok", Quick: s.Bool("quick"), Seconds: time.Since(began).Seconds(), Problems: []problemJSON{}}
+	for _, p := range problems {
+		severity := "warning"
+		if p.Severity == backupset.Damage {
+			severity, result.Result = "damage", "damaged"
+		}
+		result.Problems = append(result.Problems, problemJSON{severity, p.Database, p.Object, p.Text})
+	}
+	if err := a.printVerified(s, set, result); err != nil {
+		return err
+	}
+	if result.Result != "ok" {
+		return fault.New(fault.Integrity, "restore from another set; objects that are not named are sound", "backup set %s is damaged", set.ID())
+	}
+	return nil
+}
+
+func (a *application) printVerified(s *settings, set *backupset.Set, result verifiedJSON) error {
+	if s.Bool("json") {
+		return json.NewEncoder(a.stdout).Encode(result)
+	}
+	p := &printer{w: a.stdout}
+	for _, problem := range result.Problems {
+		p.line("%s: %s", problem.Severity, problem.Text)
+	}
+	how := "every byte was read, every archive to its end"
+	if result.Quick {
+		how = "every file is there in its size; contents were not read"
+	}
+	if result.Result == "ok" {
+		m := set.Manifest()
+		p.line("%s is sound: %s, %s; %s (%s)", m.ID, plural(len(m.Databases), "database"), plural(len(m.Objects), "object"), how, shortTime(result.Seconds))
+	}
+	return p.err
+}
+
+// gc removes what killed runs left.
+func (a *application) gc(ctx context.Context, s *settings) (err error) {
+	if err := wantArgs(s.Context, 0, 0); err != nil {
+		return err
+	}
+	place, err := s.openStore(false)
+	if err != nil {
+		return err
+	}
+	defer place.Close() //nolint:errcheck // everything was synced by then
+	release, err := backup.Lock(ctx, place, store.Holder{Host: hostname(), PID: os.Getpid(), Since: time.Now(), Purpose: "gc"})
+	if err != nil {
+		return err
+	}
+	defer func() { err = a.keep(err, release()) }()
+	n, err := backup.Clean(ctx, place, a.log)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(a.stdout, "Removed %s of killed runs.\n", plural(n, "leftover"))
+	return err
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"dbbackup/internal/bytesize"
+	"dbbackup/internal/fault"
+	"dbbackup/internal/pg"
+	"dbbackup/internal/pgtool"
+	"dbbackup/internal/report"
+	"dbbackup/internal/store/dir"
+	"dbbackup/sysprobe"
+)
+
+// settings are the resolved flags of one command: what is read through them
+// was looked for on the command line, in the environment, in the config file
+// and among the defaults, in this order.
+type settings struct {
+	*cli.Context
+	a *application
+}
+
+func (a *application) resolve(c *cli.Context) (*settings, error) {
+	s := &settings{c, a}
+	var err error
+	if a.config, err = readConfig(c.String("config")); err != nil {
+		return nil, err
+	}
+	a.log, err = newLogReporter(a.stderr, s.text("log-format", a.config.LogFormat), c.Bool("quiet"),
+		!c.Bool("no-progress") && isTerminal(a.stderr))
+	return s, err
+}
+
+// text is a string flag's value.
+func (s *settings) text(flag string, inFile *string) string {
+	if !s.IsSet(flag) && inFile != nil {
+		return *inFile
+	}
+	return s.String(flag)
+}
+
+func (s *settings) number(flag string, inFile *int) int {
+	if !s.IsSet(flag) && inFile != nil {
+		return *inFile
+	}
+	return s.Int(flag)
+}
+
+func (s *settings) yes(flag string, inFile *bool) bool {
+	if !s.IsSet(flag) && inFile != nil {
+		return *inFile
+	}
+	return s.Bool(flag)
+}
+
+func (s *settings) list(flag string, inFile []string) []string {
+	if !s.IsSet(flag) {
+		return inFile
+	}
+	return s.StringSlice(flag)
+}
+
+// lookup finds a variable in the process's environment.
+func (a *application) lookup(key string) string {
+	for _, kv := range a.env {
+		if value, ok := strings.CutPrefix(kv, key+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+func parseTime(flag, value string) (time.Duration, error) {
+	if value == "0" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(value)
+	if err != nil || d < 0 {
+		return 0, fault.New(fault.Usage, "", "%s: %q is not a time such as 90s, 15m or 2h", flag, value)
+	}
+	return d, nil
+}
+
+func parseBytes(flag, value string) (int64, error) {
+	n, err := bytesize.Parse(value)
+	if err != nil {
+		return 0, fault.New(fault.Usage, "", "%s: %w", flag, err)
+	}
+	return n, nil
+}
+
+// params are the connection parameters of the flags over those of the file.
+func (s *settings) params() (pg.Params, error) {
+	file := s.a.config.Connection
+	given, err := pg.ParseParams(s.String("dbname"))
+	if err != nil {
+		return nil, err
+	}
+	base := pg.Params{}
+	// What the environment says beats the file.
+	for key, value := range map[string]struct{ env, file string }{
+		"host": {"PGHOST", file.Host}, "port": {"PGPORT", file.Port}, "user": {"PGUSER", file.User},
+		"dbname": {"PGDATABASE", file.Database}, "sslmode": {"PGSSLMODE", file.SSLMode},
+	} {
+		if s.a.lookup(value.env) == "" && value.file != "" {
+			base[key] = value.file
+		}
+	}
+	return base.With(given).With(pg.Params{
+		"host": s.String("host"), "port": s.String("port"), "user": s.String("username"),
+	}), nil
+}
+
+// endpoint finds the server that the connection flags name.
+func (s *settings) endpoint(ctx context.Context) (*pg.Endpoint, error) {
+	params, err := s.params()
+	if err != nil {
+		return nil, err
+	}
+	return pg.Resolve(ctx, pg.Options{
+		Params: params, Env: s.a.env, Application: "dbbackup",
+		Retry: pg.Retry{Attempts: 4, First: 500 * time.Millisecond, Notify: func(err error, wait time.Duration) {
+			s.a.log.Warn("the server is not available; trying again", report.F("in", wait.Round(100*time.Millisecond).String()), report.F("because", err))
+		}},
+	})
+}
+
+func (s *settings) search() pgtool.Search {
+	return pgtool.Search{BinDir: s.text("pg-bin", s.a.config.PgBin), Path: s.a.lookup("PATH"), Env: s.a.env}
+}
+
+func (s *settings) storePath() string { return s.text("store", s.a.config.Store) }
+
+// openStore opens the store, which a backup makes when it is not there.
+func (s *settings) openStore(create bool) (*dir.Dir, error) {
+	path := s.storePath()
+	if path == "" {
+		return nil, fault.New(fault.Usage, "--store DIR", "no store named")
+	}
+	return dir.Open(path, create)
+}
+
+// hostFacts are what the machine lets a run take.
+func (s *settings) hostFacts(ctx context.Context) (sysprobe.Facts, sysprobe.Limits) {
+	facts, err := sysprobe.Probe(ctx, sysprobe.Options{StorePath: s.storePath(), PostgresUser: "postgres"})
+	if err != nil {
+		s.a.log.Warn("this host could not be probed; taking one job at a time", report.F("because", err))
+		return facts, sysprobe.Limits{ParallelDatabases: 1, Jobs: 1, CompressionProcs: runtime.GOMAXPROCS(0)}
+	}
+	return facts, facts.Limits()
+}
+
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "unknown"
+	}
+	return name
+}
+
+// orLimit is a number that was given, or else the host's.
+func (s *settings) orLimit(flag string, inFile *int, limit int) int {
+	return cmp.Or(s.number(flag, inFile), limit)
+}

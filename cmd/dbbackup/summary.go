@@ -1,0 +1,152 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"dbbackup/backup"
+	"dbbackup/internal/backupset"
+	"dbbackup/internal/bytesize"
+	"dbbackup/internal/fault"
+	"dbbackup/internal/pgname"
+)
+
+// summary is the result of a backup run, as it is printed, handed to hooks
+// and turned into metrics.
+type summary struct {
+	Set       string               `json:"set,omitempty"` // empty: none was made
+	Store     string               `json:"store"`
+	Result    string               `json:"result"` // ok, omissions or failed
+	ExitCode  int                  `json:"exit_code"`
+	Error     string               `json:"error,omitempty"`
+	Hints     []string             `json:"hints,omitempty"`
+	Started   time.Time            `json:"started"`
+	Seconds   float64              `json:"seconds"`
+	Stored    int64                `json:"stored_bytes"`
+	Databases []databaseSummary    `json:"databases"`
+	Omissions []backupset.Omission `json:"omissions"`
+	Resources backupset.Resources  `json:"resources"`
+}
+
+type databaseSummary struct {
+	Name        string  `json:"name"`
+	Bytes       int64   `json:"database_bytes,omitempty"`
+	Mode        string  `json:"mode,omitempty"`
+	StoredBytes int64   `json:"stored_bytes,omitempty"`
+	Ratio       float64 `json:"compression_ratio,omitempty"`
+	Seconds     float64 `json:"seconds,omitempty"`
+	PeakRSS     int64   `json:"child_peak_rss_bytes,omitempty"`
+	Result      string  `json:"result"` // ok or failed
+	Error       string  `json:"error,omitempty"`
+}
+
+func summarize(s *settings, r backup.Result, err error, began time.Time) summary {
+	sum := summary{
+		Set: r.ID, Store: s.storePath(), Result: "ok", ExitCode: exitCode(err), Started: began.UTC(),
+		Seconds: time.Since(began).Seconds(), Databases: []databaseSummary{}, Omissions: r.Manifest.Omissions,
+		Resources: r.Manifest.Resources,
+	}
+	switch {
+	case err == nil:
+	case errors.Is(err, errOmissions):
+		sum.Result = "omissions"
+	default:
+		sum.Result, sum.Error, sum.Hints = "failed", err.Error(), fault.Hints(err)
+	}
+	if abs, err := filepath.Abs(sum.Store); err == nil {
+		sum.Store = abs
+	}
+	for _, o := range r.Outcomes {
+		d := summarizeDatabase(o)
+		sum.Databases, sum.Stored = append(sum.Databases, d), sum.Stored+d.StoredBytes
+	}
+	return sum
+}
+
+func summarizeDatabase(o backup.Outcome) databaseSummary {
+	if o.Err != nil {
+		return databaseSummary{Name: o.Name, Result: "failed", Error: o.Err.Error()}
+	}
+	d := o.Captured
+	return databaseSummary{
+		Name: d.Name, Bytes: d.DatabaseBytes, Mode: string(d.Mode), StoredBytes: d.StoredBytes, Ratio: d.CompressionRatio,
+		Seconds: d.Resources.Seconds, PeakRSS: d.Resources.ChildPeakRSSBytes, Result: "ok",
+	}
+}
+
+// printSummary prints the result to standard output. A run that did not come
+// to its databases has only its error, on standard error.
+func (a *application) printSummary(s *settings, sum summary) error {
+	if s.Bool("json") {
+		return json.NewEncoder(a.stdout).Encode(sum)
+	}
+	if len(sum.Databases) == 0 {
+		return nil
+	}
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "DATABASE\tSIZE\tFORMAT\tSTORED\tRATIO\tMB/s\tTIME\tRESULT\t") //nolint:errcheck // Flush reports
+	for _, d := range sum.Databases {
+		d.print(w)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return sum.printEnd(a.stdout)
+}
+
+func (d databaseSummary) print(w io.Writer) {
+	name := pgname.Printable(d.Name)
+	if d.Result != "ok" {
+		fmt.Fprintf(w, "%s\t\t\t\t\t\t\t%s\t\n", name, d.Result) //nolint:errcheck // Flush reports
+		return
+	}
+	rate := 0.0
+	if d.Seconds > 0 {
+		rate = float64(d.Bytes) / d.Seconds / (1 << 20)
+	}
+	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.2f\t%.1f\t%s\t%s\t\n", name, bytesize.Format(d.Bytes), d.Mode, //nolint:errcheck // Flush reports
+		bytesize.Format(d.StoredBytes), d.Ratio, rate, shortTime(d.Seconds), d.Result)
+}
+
+func (sum summary) printEnd(w io.Writer) error {
+	if sum.Set == "" {
+		_, err := fmt.Fprintf(w, "\nNo backup set was made.\n")
+		return err
+	}
+	if _, err := fmt.Fprintf(w, "\nBackup set %s: %s in %s\n", sum.Set, bytesize.Format(sum.Stored), shortTime(sum.Seconds)); err != nil {
+		return err
+	}
+	return printOmissions(w, sum.Omissions)
+}
+
+func printOmissions(w io.Writer, omissions []backupset.Omission) error {
+	if len(omissions) == 0 {
+		return nil
+	}
+	if _, err := fmt.Fprintf(w, "Not in it (%d):\n", len(omissions)); err != nil {
+		return err
+	}
+	for _, o := range omissions {
+		where := "cluster"
+		if o.Database != "" {
+			where = "database " + pgname.Printable(o.Database)
+		}
+		if _, err := fmt.Fprintf(w, "  - %s: %s: %s\n", where, o.Object, o.Reason); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func shortTime(seconds float64) string {
+	d := time.Duration(seconds * float64(time.Second))
+	if d < 10*time.Second {
+		return d.Round(10 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
+}

@@ -1,0 +1,256 @@
+package pgdump
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"dbbackup/internal/backupset"
+	"dbbackup/internal/child"
+	"dbbackup/internal/pg"
+	"dbbackup/internal/pgarchive"
+	"dbbackup/internal/pgtool"
+	"dbbackup/internal/report"
+)
+
+// Target is where a replay writes to.
+type Target struct {
+	Endpoint *pg.Endpoint
+	Tools    pgtool.Tools
+}
+
+// Load is what to replay into a database that exists.
+type Load struct {
+	Database string
+	Mode     backupset.Mode
+	Path     string         // archives: the file or folder
+	TOC      *pgarchive.TOC // archives
+	// Open reads a plain dump, still compressed. It is called once.
+	Open func(ctx context.Context) (io.ReadCloser, error)
+
+	Entries []int // archives: dump ids to replay, in the archive's order; nil: all
+	Jobs    int
+	// Whole replays everything in one transaction, by one session: all of it
+	// or nothing. For databases that cannot be filled under another name.
+	Whole bool
+
+	SchemaOnly, DataOnly bool
+	NoOwner, NoACL       bool
+	MapRoles             map[string]string // source to target
+	MapTablespaces       map[string]string // source to target, "" is the database's own
+}
+
+// Replay fills a database. Statements that the target refused are returned by
+// object; the others were done all the same, except with Whole. The error says
+// that the replay itself broke off.
+func Replay(ctx context.Context, t Target, l Load, r report.Reporter) ([]pgtool.ObjectError, error) {
+	p := &replay{target: t, load: l, report: r}
+	if l.Mode == backupset.Plain {
+		return p.plain(ctx)
+	}
+	return p.archive(ctx)
+}
+
+type replay struct {
+	target Target
+	load   Load
+	report report.Reporter
+}
+
+// step is one call of pg_restore.
+type step struct {
+	name string
+	args []string
+	ids  []int             // nil: no list
+	gucs map[string]string // settings of the sessions
+}
+
+func (p *replay) archive(ctx context.Context) ([]pgtool.ObjectError, error) {
+	var problems []pgtool.ObjectError
+	for _, s := range p.steps() {
+		p.report.Info("restoring "+s.name, report.F("database", p.load.Database))
+		refused, err := p.restore(ctx, s)
+		problems = append(problems, refused...)
+		if err != nil {
+			return problems, fmt.Errorf("restore %s: %w", s.name, err)
+		}
+		if len(refused) > 0 && p.load.Whole {
+			return problems, nil
+		}
+	}
+	if len(p.load.MapRoles) > 0 {
+		refused, err := p.mapOwnership(ctx)
+		return append(problems, refused...), err
+	}
+	return problems, nil
+}
+
+// steps cuts the work by section, and for mapped tablespaces further into runs
+// of entries that live in the same one.
+func (p *replay) steps() []step {
+	l := p.load
+	if l.Whole {
+		args := []string{"--single-transaction"}
+		if l.DataOnly {
+			args = append(args, "--data-only", "--disable-triggers")
+		}
+		return []step{{name: "all, in one transaction", args: args, ids: p.ids()}}
+	}
+	sections := []pgarchive.Section{pgarchive.PreData, pgarchive.Data, pgarchive.PostData}
+	if l.SchemaOnly {
+		sections = []pgarchive.Section{pgarchive.PreData, pgarchive.PostData}
+	}
+	var steps []step
+	for _, section := range sections {
+		name := section.String()
+		args := []string{"--section=" + name, "--jobs=" + strconv.Itoa(max(l.Jobs, 1))}
+		if len(l.MapTablespaces) == 0 || section == pgarchive.Data {
+			steps = append(steps, step{name: name, args: args, ids: p.ids()})
+			continue
+		}
+		steps = append(steps, p.tablespaceSteps(name, args)...)
+	}
+	return steps
+}
+
+// tablespaceSteps makes a step for each run of entries in one tablespace.
+// pg_restore cannot map tablespaces; without its own SET default_tablespace
+// the session's setting decides.
+func (p *replay) tablespaceSteps(section string, args []string) []step {
+	var steps []step
+	for i, run := range p.load.TOC.RunsByTablespace(p.ids(), p.load.MapTablespaces) {
+		steps = append(steps, step{
+			name: fmt.Sprintf("%s, part %d", section, i+1),
+			args: append([]string{"--no-tablespaces"}, args...),
+			ids:  run.IDs,
+			gucs: map[string]string{"default_tablespace": run.Tablespace},
+		})
+	}
+	return steps
+}
+
+// ids are the entries that pg_restore replays: those chosen, or all, less the
+// ones that mapOwnership makes because they name roles.
+func (p *replay) ids() []int {
+	if len(p.load.MapRoles) == 0 && (p.load.Entries != nil || len(p.load.MapTablespaces) == 0) {
+		return p.load.Entries
+	}
+	ids := []int{}
+	for i := range p.load.TOC.Entries {
+		e := &p.load.TOC.Entries[i]
+		if len(p.load.MapRoles) > 0 && namesRoles(e) {
+			continue
+		}
+		if p.load.Entries == nil || slices.Contains(p.load.Entries, e.ID) {
+			ids = append(ids, e.ID)
+		}
+	}
+	return ids
+}
+
+func (p *replay) restore(ctx context.Context, s step) ([]pgtool.ObjectError, error) {
+	args := append([]string{
+		"--dbname=" + p.target.Endpoint.ChildConninfo(p.load.Database, "dbbackup pg_restore"),
+		"--no-password",
+	}, s.args...)
+	args = append(args, p.ownershipArgs()...)
+	if s.ids != nil {
+		list, remove, err := p.listFile(s.ids)
+		if err != nil {
+			return nil, err
+		}
+		defer remove()
+		args = append(args, "--use-list="+list)
+	}
+	args = append(args, p.load.Path)
+	return runRefusable(ctx, p.target.Tools.Command(pgtool.PgRestore, args, withSettings(p.env(), s.gucs)), pgRestoreError)
+}
+
+// env is the environment for the replay's children.
+func (p *replay) env() []string { return pgtool.Environ(p.target.Endpoint.ChildEnv(), nil) }
+
+func (p *replay) ownershipArgs() []string {
+	var args []string
+	if p.load.NoOwner || len(p.load.MapRoles) > 0 {
+		args = append(args, "--no-owner")
+	}
+	if p.load.NoACL || len(p.load.MapRoles) > 0 {
+		args = append(args, "--no-acl")
+	}
+	return args
+}
+
+// listFile writes pg_restore's list of entries to a private temporary file.
+func (p *replay) listFile(ids []int) (path string, remove func(), err error) {
+	file, err := os.CreateTemp("", "dbbackup-list-")
+	if err != nil {
+		return "", nil, fmt.Errorf("list of entries: %w", err)
+	}
+	remove = func() { os.Remove(file.Name()) } //nolint:errcheck // temporary, and holds names only
+	if err := errors.Join(p.load.TOC.WriteList(file, ids), file.Close()); err != nil {
+		remove()
+		return "", nil, fmt.Errorf("list of entries: %w", err)
+	}
+	return file.Name(), remove, nil
+}
+
+// Exit statuses for statements that the target refused: pg_restore's, which it
+// has for everything else too, and psql's with ON_ERROR_STOP (PostgreSQL
+// manual, psql, "Exit Status").
+const (
+	pgRestoreError = 1
+	psqlError      = 3
+)
+
+// maxComplaints bounds what is kept of a child's complaints, in bytes.
+const maxComplaints = 1 << 20
+
+// runRefusable runs a child and tells statements that the target refused,
+// which it returns by object, from a replay that broke off.
+func runRefusable(ctx context.Context, c child.Command, refused int) ([]pgtool.ObjectError, error) {
+	var complaints strings.Builder
+	c.OnStderrLine = func(line string) {
+		if complaints.Len()+len(line) < maxComplaints {
+			complaints.WriteString(line + "\n")
+		}
+	}
+	_, err := child.Run(ctx, c)
+	var exit *child.ExitError
+	if err == nil || !errors.As(err, &exit) || exit.Cause != nil || exit.Code != refused {
+		return nil, err
+	}
+	problems := pgtool.ParseRestoreErrors(complaints.String())
+	if len(problems) == 0 {
+		return nil, err
+	}
+	return problems, nil
+}
+
+// withSettings adds settings of the sessions to a child's environment, after
+// those that are there.
+func withSettings(env []string, settings map[string]string) []string {
+	if len(settings) == 0 {
+		return env
+	}
+	options, kept := "", make([]string, 0, len(env)+1)
+	for _, kv := range env {
+		if value, ok := strings.CutPrefix(kv, "PGOPTIONS="); ok {
+			options = value
+			continue
+		}
+		kept = append(kept, kv)
+	}
+	for name, value := range settings {
+		options += " -c " + name + "=" + optionEscape.Replace(value)
+	}
+	return append(kept, "PGOPTIONS="+strings.TrimSpace(options))
+}
+
+// optionEscape quotes a value within PGOPTIONS, where a backslash makes the
+// next character literal (PostgreSQL manual, libpq, "options").
+var optionEscape = strings.NewReplacer(`\`, `\\`, " ", `\ `, "\t", "\\\t", "\n", "\\\n")

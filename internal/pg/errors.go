@@ -1,0 +1,153 @@
+package pg
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"dbbackup/internal/fault"
+	"dbbackup/internal/pgname"
+)
+
+// SQLSTATEs that something here branches on (PostgreSQL manual, appendix A).
+const (
+	stateInvalidPassword  = "28P01"
+	stateInvalidAuth      = "28000"
+	stateNoSuchDatabase   = "3D000"
+	stateNoPrivilege      = "42501"
+	stateTooManyConns     = "53300"
+	stateCannotConnectNow = "57P03"
+	stateAdminShutdown    = "57P01"
+	stateCrashShutdown    = "57P02"
+)
+
+func hasState(err error, states ...string) bool {
+	var pgErr *pgconn.PgError
+	if !errors.As(err, &pgErr) {
+		return false
+	}
+	for _, s := range states {
+		if pgErr.Code == s {
+			return true
+		}
+	}
+	return false
+}
+
+// connectError words a failed connection without repeating its options.
+func connectError(ctx context.Context, cfg *pgx.ConnConfig, database string, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	where := fmt.Sprintf("connect to %s at %s:%d as %s", pgname.Printable(database), cfg.Host, cfg.Port, cfg.User)
+	var pgErr *pgconn.PgError
+	if !errors.As(err, &pgErr) {
+		kind := fault.Unavailable
+		if isTLS(err) {
+			kind = fault.Precondition
+		}
+		return fault.New(kind, "check the host, the port and that the server is up", "%s: %w", where, cause(err))
+	}
+	kind, hint := fault.Failed, ""
+	switch pgErr.Code {
+	case stateInvalidPassword:
+		kind, hint = fault.Precondition, "give the password in ~/.pgpass (mode 0600) or PGPASSWORD"
+	case stateInvalidAuth:
+		kind, hint = fault.Precondition, "pg_hba.conf on the server must let this role in from this host"
+	case stateNoSuchDatabase:
+		kind, hint = fault.NotFound, "`psql -l` lists the databases of the server"
+	case stateTooManyConns, stateCannotConnectNow, stateAdminShutdown, stateCrashShutdown:
+		kind = fault.Unavailable
+	}
+	return fault.New(kind, hint, "%s: %w", where, serverError(pgErr))
+}
+
+// isTLS reports whether a connection failed because the server's certificate
+// is not trusted: trying again does not help.
+func isTLS(err error) bool {
+	var verification *tls.CertificateVerificationError
+	var authority x509.UnknownAuthorityError
+	var hostname x509.HostnameError
+	var record tls.RecordHeaderError
+	return errors.As(err, &verification) || errors.As(err, &authority) ||
+		errors.As(err, &hostname) || errors.As(err, &record)
+}
+
+func rootCause(err error) error {
+	for {
+		next := errors.Unwrap(err)
+		if next == nil {
+			var joined interface{ Unwrap() []error }
+			if errors.As(err, &joined) && len(joined.Unwrap()) > 0 {
+				err = joined.Unwrap()[len(joined.Unwrap())-1]
+				continue
+			}
+			return err
+		}
+		err = next
+	}
+}
+
+// cause strips pgconn's own wording, which repeats user and database.
+func cause(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op
+	}
+	return rootCause(err)
+}
+
+// serverError is a server's error with its SQLSTATE, detail and hint.
+func serverError(e *pgconn.PgError) error {
+	text := fmt.Sprintf("%s (SQLSTATE %s)", e.Message, e.Code)
+	if e.Detail != "" {
+		text += ": " + e.Detail
+	}
+	return &statementError{text: text, pgErr: e}
+}
+
+type statementError struct {
+	text  string
+	pgErr *pgconn.PgError
+}
+
+func (e *statementError) Error() string { return e.text }
+func (e *statementError) Unwrap() error { return e.pgErr }
+
+// wrap words a statement's error: the step, then what the server said. A lost
+// connection becomes fault.Unavailable.
+func wrap(step string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) {
+		kind, hint := fault.Failed, ""
+		switch pgErr.Code {
+		case stateNoPrivilege:
+			kind = fault.Precondition
+		case stateAdminShutdown, stateCrashShutdown, stateCannotConnectNow:
+			kind = fault.Unavailable
+		}
+		return fault.New(kind, hint, "%s: %w", step, serverError(pgErr))
+	}
+	if Lost(err) {
+		return fault.New(fault.Unavailable, "", "%s: the connection to the server was lost: %w", step, err)
+	}
+	return fmt.Errorf("%s: %w", step, err)
+}
+
+// Lost reports whether err means that a connection is gone.
+func Lost(err error) bool {
+	var netErr net.Error
+	return errors.As(err, &netErr) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, net.ErrClosed) || pgconn.Timeout(err) ||
+		hasState(err, stateAdminShutdown, stateCrashShutdown)
+}

@@ -1,0 +1,17 @@
+// Package restore is the verb: it brings databases of a backup set back.
+//
+// Prepare looks at the set and at the target and says what would be done, or
+// everything that stands in the way, in one list; nothing is written before
+// that list is empty and the digests of all needed objects are known good
+// (R1). Execute then fills each database under another name and renames it
+// last, so that a half restore cannot be mistaken for the real one (R2). An
+// existing database is replaced only when that was asked for and confirmed,
+// and only by one that is complete.
+//
+// The databases postgres and template1 of a fresh server cannot be renamed
+// into place while they are in use; when they are empty they are filled as
+// they are, in one transaction.
+//
+// Not promised: continuing an interrupted restore. Running it again begins
+// anew and removes what the interrupted one left.
+package restore

@@ -1,0 +1,222 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"time"
+
+	"dbbackup/internal/backupset"
+	"dbbackup/internal/engine/pgdump"
+	"dbbackup/internal/fault"
+	"dbbackup/internal/pg"
+	"dbbackup/internal/pgname"
+	"dbbackup/internal/pgtool"
+	"dbbackup/internal/report"
+)
+
+// Outcome is how one database ended.
+type Outcome struct {
+	Name     string
+	Action   Action
+	Source   backupset.Database
+	Took     time.Duration
+	Problems []pgtool.ObjectError // objects that the target refused
+	KeptAs   string               // where an incomplete database was left to be looked at
+	Err      error
+}
+
+// Execute carries the plan out. Databases that fail are named and the others
+// are still restored; the error then joins all failures.
+func (p *Plan) Execute(ctx context.Context) ([]Outcome, error) {
+	if err := p.restoreGlobals(ctx); err != nil {
+		return nil, err
+	}
+	var outcomes []Outcome
+	var failures []error
+	for _, s := range p.Steps {
+		if ctx.Err() != nil {
+			return outcomes, errors.Join(append(failures, context.Cause(ctx))...)
+		}
+		began := p.o.Now()
+		o := Outcome{Name: s.Name, Action: s.Action, Source: s.Source}
+		o.Err = p.restore(ctx, s, &o)
+		o.Took = p.o.Now().Sub(began)
+		outcomes = append(outcomes, o)
+		if o.Err != nil {
+			failures = append(failures, o.Err)
+		}
+	}
+	return outcomes, errors.Join(failures...)
+}
+
+func (p *Plan) restore(ctx context.Context, s Step, o *Outcome) error {
+	p.o.Report.Info("restore begins", report.F("database", s.Name), report.F("action", string(s.Action)),
+		report.F("mode", string(s.Source.Mode)))
+	task := p.o.Report.Task(s.Name, s.Source.DatabaseBytes)
+	var err error
+	switch s.Action {
+	case Fill:
+		err = p.fill(ctx, s, o, task)
+	case Append:
+		err = p.load(ctx, s, s.Name, true, o, task)
+	default:
+		err = p.build(ctx, s, o, task)
+	}
+	task.End(err)
+	if err != nil {
+		return fmt.Errorf("restore database %s: %w", pgname.Printable(s.Name), err)
+	}
+	return nil
+}
+
+// fill loads an empty database of initdb's in one transaction, and then gives
+// it its properties.
+func (p *Plan) fill(ctx context.Context, s Step, o *Outcome, task report.Task) error {
+	if err := p.load(ctx, s, s.Name, true, o, task); err != nil {
+		return err
+	}
+	conn, err := p.o.Target.Connect(ctx, p.o.Target.Database)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // the transaction was acknowledged
+	return conn.Transact(ctx, "set properties", s.properties.PropertiesSQL(s.Name, p.propertyOptions()))
+}
+
+// build makes a new database under another name and renames it last (R2).
+func (p *Plan) build(ctx context.Context, s Step, o *Outcome, task report.Task) error {
+	conn, err := p.adminConn(ctx, s.Name)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // every statement was acknowledged
+	free, err := conn.TryLock(ctx, s.Name)
+	if err != nil {
+		return err
+	}
+	if !free {
+		return fault.New(fault.Locked, "wait for that restore to end", "another restore into database %s is at work", pgname.Printable(s.Name))
+	}
+	temporary := p.temporaryName(s)
+	if err := p.create(ctx, conn, s, temporary); err != nil {
+		return err
+	}
+	if err := p.load(ctx, s, temporary, false, o, task); err != nil {
+		return p.leave(ctx, conn, s, temporary, o, err)
+	}
+	if err := p.analyze(ctx, temporary); err != nil {
+		return p.leave(ctx, conn, s, temporary, o, err)
+	}
+	if err := p.publish(ctx, conn, s, temporary); err != nil {
+		return p.leave(ctx, conn, s, temporary, o, err)
+	}
+	return nil
+}
+
+// adminConn connects to a database that is not the one to be made: a database
+// in use can be neither renamed nor dropped.
+func (p *Plan) adminConn(ctx context.Context, name string) (*pg.Conn, error) {
+	for _, db := range []string{p.o.Target.Database, "postgres", "template1"} {
+		if db != name {
+			return p.o.Target.Connect(ctx, db)
+		}
+	}
+	return nil, fmt.Errorf("no other database to connect to")
+}
+
+// temporaryName is the same for every attempt to restore the same database of
+// the same set to the same place, so that a later attempt finds what an
+// earlier one left.
+func (p *Plan) temporaryName(s Step) string {
+	h := fnv.New32a()
+	fmt.Fprintf(h, "%s\x00%s\x00%s", p.o.Set.ID(), s.Source.Name, s.Name)
+	return fmt.Sprintf("dbbackup_restoring_%08x", h.Sum32())
+}
+
+const unfinishedComment = "dbbackup: unfinished restore"
+
+// create makes the empty database under its temporary name. Until it is
+// renamed only superusers can connect to it, where one restores.
+func (p *Plan) create(ctx context.Context, conn *pg.Conn, s Step, temporary string) error {
+	if err := p.removeFormer(ctx, conn, temporary); err != nil {
+		return err
+	}
+	properties := s.properties
+	if mapped, ok := p.o.MapTablespaces[properties.Tablespace]; ok {
+		properties.Tablespace = mapped
+	}
+	if err := conn.Exec(ctx, "create database "+temporary, properties.CreateSQL(temporary)); err != nil {
+		return err
+	}
+	mark := []string{fmt.Sprintf("COMMENT ON DATABASE %s IS %s", pgname.Ident(temporary), pgname.Literal(
+		fmt.Sprintf("%s of database %s from set %s, to become %s", unfinishedComment,
+			pgname.Printable(s.Source.Name), p.o.Set.ID(), pgname.Printable(s.Name))))}
+	if p.Server.Superuser {
+		mark = append(mark, fmt.Sprintf("ALTER DATABASE %s CONNECTION LIMIT 0", pgname.Ident(temporary)))
+	}
+	return conn.Transact(ctx, "mark database "+temporary+" unfinished", mark)
+}
+
+// removeFormer drops what an interrupted attempt left. Only a database that
+// carries our mark is dropped; the caller holds the lock of its name.
+func (p *Plan) removeFormer(ctx context.Context, conn *pg.Conn, temporary string) error {
+	left, err := conn.Commented(ctx, unfinishedComment)
+	if err != nil {
+		return err
+	}
+	if _, ok := left[temporary]; !ok {
+		return nil
+	}
+	p.o.Report.Info("dropping what an earlier attempt left", report.F("database", temporary))
+	return p.drop(ctx, conn, temporary)
+}
+
+func (p *Plan) drop(ctx context.Context, conn *pg.Conn, name string) error {
+	if err := conn.EndSessions(ctx, name); err != nil {
+		return err
+	}
+	return conn.Exec(ctx, "drop database "+pgname.Printable(name), "DROP DATABASE "+pgname.Ident(name))
+}
+
+// load replays the dump. Objects that the target refused make it an error.
+func (p *Plan) load(ctx context.Context, s Step, database string, whole bool, o *Outcome, task report.Task) error {
+	l := pgdump.Load{
+		Database: database, Mode: s.Source.Mode, TOC: s.toc, Entries: s.entries, Jobs: p.o.Jobs, Whole: whole,
+		SchemaOnly: p.o.SchemaOnly, DataOnly: p.o.DataOnly, NoOwner: p.o.NoOwner, NoACL: p.o.NoACL,
+		MapRoles: p.o.MapRoles, MapTablespaces: p.o.MapTablespaces, Open: p.open(s.Source.Dump),
+	}
+	if s.toc != nil {
+		path, err := p.o.Store.Path(p.o.Set.Key(s.Source.Dump))
+		if err != nil {
+			return err
+		}
+		l.Path = path
+	}
+	stop := p.watchSize(ctx, database, task)
+	defer stop()
+	problems, err := pgdump.Replay(ctx, pgdump.Target{Endpoint: p.o.Target, Tools: p.tools}, l, p.o.Report)
+	o.Problems = problems
+	if err != nil || len(problems) == 0 {
+		return err
+	}
+	return &RefusedError{Problems: problems}
+}
+
+func (p *Plan) analyze(ctx context.Context, database string) error {
+	if !p.o.Analyze || p.o.SchemaOnly {
+		return nil
+	}
+	conn, err := p.o.Target.Connect(ctx, database)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // the statement was acknowledged
+	p.o.Report.Info("collecting statistics", report.F("database", database))
+	return conn.Exec(ctx, "analyze", "ANALYZE")
+}
+
+func (p *Plan) propertyOptions() pg.PropertyOptions {
+	return pg.PropertyOptions{Owner: !p.o.NoOwner, Grants: !p.o.NoACL, MapRoles: p.o.MapRoles}
+}

@@ -1,0 +1,298 @@
+package restore
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+
+	"dbbackup/internal/backupset"
+	"dbbackup/internal/fault"
+	"dbbackup/internal/pg"
+	"dbbackup/internal/pgarchive"
+	"dbbackup/internal/pgname"
+	"dbbackup/internal/pgtool"
+	"dbbackup/internal/sqltext"
+)
+
+// Action is how a database comes to its place.
+type Action string
+
+// The actions.
+const (
+	Create  Action = "create"         // a new database, renamed last
+	Replace Action = "replace"        // a new database takes the place of an existing one, which is dropped
+	Fill    Action = "fill in place"  // an empty database that initdb made
+	Append  Action = "load data into" // data only, into an existing database
+)
+
+// Step is what will be done for one database.
+type Step struct {
+	Name    string // on the target
+	Action  Action
+	Source  backupset.Database
+	Notices []string // what will not be restored, and why
+
+	properties pg.Database
+	toc        *pgarchive.TOC
+	entries    []int // nil: all
+}
+
+// Plan is a restore that could begin.
+type Plan struct {
+	Steps  []Step
+	Server pg.Server // the target
+	// Globals are the statements that will be run for roles and tablespaces,
+	// without secrets; Notices what differs and is kept.
+	Globals []string
+	Notices []string
+
+	o       Options
+	tools   pgtool.Tools
+	globals []sqltext.GlobalStatement
+}
+
+// preparation is a Plan on its way.
+type preparation struct {
+	Plan
+	conn        *pg.Conn
+	roles       map[string]pg.Role
+	tablespaces []string
+	databases   map[string]pg.Database
+	problems    Problems
+}
+
+// Prepare makes a plan. Everything that stands in the way comes in one error,
+// of kind fault.Precondition, or fault.Integrity when the set is damaged.
+// Nothing has been written.
+func Prepare(ctx context.Context, o Options) (*Plan, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	p := &preparation{Plan: Plan{o: o}}
+	if err := p.survey(ctx); err != nil {
+		return nil, err
+	}
+	defer p.conn.Close(ctx) //nolint:errcheck // only read from
+	chosen, err := p.choose()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.checkObjects(ctx, chosen); err != nil {
+		return nil, err
+	}
+	if err := p.planGlobals(ctx); err != nil {
+		return nil, err
+	}
+	for _, d := range chosen {
+		if err := p.planDatabase(ctx, d); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.checkTarget(ctx, chosen); err != nil {
+		return nil, err
+	}
+	if len(p.problems) > 0 {
+		return nil, fault.New(fault.Precondition, "nothing was written; mend these and run it again", "restore: %w", p.problems.sorted())
+	}
+	return &p.Plan, nil
+}
+
+// survey asks the target what it is and what it has.
+func (p *preparation) survey(ctx context.Context) (err error) {
+	if err := p.o.Target.RefusePooler(ctx); err != nil {
+		return err
+	}
+	if p.conn, err = p.o.Target.Connect(ctx, p.o.Target.Database); err != nil {
+		return err
+	}
+	if p.Server, err = p.conn.Server(ctx); err != nil {
+		return err
+	}
+	if p.tools, err = p.o.Search.ForArchive(ctx, p.Server.VersionNum, p.dumpMajor()); err != nil {
+		return err
+	}
+	roles, err := p.conn.Roles(ctx)
+	if err != nil {
+		return err
+	}
+	p.roles = map[string]pg.Role{}
+	for _, r := range roles {
+		p.roles[r.Name] = r
+	}
+	tablespaces, err := p.conn.Tablespaces(ctx)
+	if err != nil {
+		return err
+	}
+	p.tablespaces = []string{"pg_default", "pg_global"}
+	for _, t := range tablespaces {
+		p.tablespaces = append(p.tablespaces, t.Name)
+	}
+	databases, err := p.conn.Databases(ctx)
+	if err != nil {
+		return err
+	}
+	p.databases = map[string]pg.Database{}
+	for _, d := range databases {
+		p.databases[d.Name] = d
+	}
+	return nil
+}
+
+// dumpMajor is the newest pg_dump that wrote something of the set: an older
+// pg_restore cannot be trusted to read it.
+func (p *preparation) dumpMajor() int {
+	major := 0
+	for _, d := range p.o.Set.Manifest().Databases {
+		var v int
+		if _, err := fmt.Sscanf(d.DumpTool.Version, "%d", &v); err == nil {
+			major = max(major, v)
+		}
+	}
+	return major
+}
+
+// choose returns the databases of the set to restore.
+func (p *preparation) choose() ([]backupset.Database, error) {
+	m := p.o.Set.Manifest()
+	if p.o.Kind == backupset.Cluster {
+		if m.Kind != backupset.Cluster {
+			return nil, fault.New(fault.Usage, "dbbackup restore single NAME --set "+m.ID,
+				"backup set %s holds a single database, not a cluster", m.ID)
+		}
+		for _, f := range m.Failures {
+			p.Notices = append(p.Notices, fmt.Sprintf("not in this set, because its capture failed: %s", f.Error))
+		}
+		return m.Databases, nil
+	}
+	for _, d := range m.Databases {
+		if d.Name == p.o.Database {
+			return []backupset.Database{d}, p.refusePlainSelection(d)
+		}
+	}
+	return nil, fault.New(fault.NotFound, "`dbbackup show "+m.ID+"` lists what it holds",
+		"backup set %s does not hold database %s", m.ID, pgname.Printable(p.o.Database))
+}
+
+func (p *preparation) refusePlainSelection(d backupset.Database) error {
+	if d.Mode != backupset.Plain || p.o.whole() {
+		return nil
+	}
+	return fault.New(fault.Usage,
+		fmt.Sprintf("restore all of it beside the original (restore single %s --target-db NEW) and copy what you need; back up with --mode custom to restore parts",
+			pgname.Printable(d.Name)),
+		"database %s was captured in plain mode: an SQL script can only be run as a whole, as it is", pgname.Printable(d.Name))
+}
+
+// planDatabase decides how one database comes to its place.
+func (p *preparation) planDatabase(ctx context.Context, d backupset.Database) error {
+	s := Step{Name: d.Name, Source: d}
+	if p.o.Kind == backupset.Single {
+		s.Name = p.o.as()
+	}
+	if err := p.readProperties(ctx, &s); err != nil {
+		return err
+	}
+	if err := p.readArchive(&s); err != nil {
+		return err
+	}
+	if err := p.decide(ctx, &s); err != nil {
+		return err
+	}
+	p.Steps = append(p.Steps, s)
+	return nil
+}
+
+// readProperties reads the database's own properties, checking their digest.
+func (p *preparation) readProperties(ctx context.Context, s *Step) error {
+	in, err := p.o.Set.OpenObject(ctx, s.Source.Properties)
+	if err != nil {
+		return err
+	}
+	defer in.Close() //nolint:errcheck // only read
+	text, err := io.ReadAll(in)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, &s.properties); err != nil {
+		return fault.New(fault.Integrity, "", "object %s: %w", s.Source.Properties, err)
+	}
+	return nil
+}
+
+// decide finds the action, and what is in its way.
+func (p *preparation) decide(ctx context.Context, s *Step) error {
+	existing, exists := p.databases[s.Name]
+	name := pgname.Printable(s.Name)
+	switch {
+	case p.o.DataOnly && !exists:
+		p.problems = append(p.problems, fmt.Sprintf("database %s does not exist: --data-only loads into tables that are there", name))
+	case p.o.DataOnly:
+		s.Action = Append
+		return p.checkAppend(ctx, s)
+	case !exists:
+		s.Action = Create
+	case existing.Invalid():
+		p.problems = append(p.problems, fmt.Sprintf("database %s is what an interrupted DROP DATABASE left: drop it", name))
+	default:
+		return p.decideExisting(ctx, s, existing)
+	}
+	return nil
+}
+
+// decideExisting: a database is only touched when it is empty and initdb's, or
+// when replacing was asked for.
+func (p *preparation) decideExisting(ctx context.Context, s *Step, existing pg.Database) error {
+	empty, err := p.empty(ctx, existing)
+	if err != nil {
+		return err
+	}
+	initdbs := p.o.Kind == backupset.Cluster && (s.Name == "postgres" || s.Name == "template1")
+	switch {
+	case initdbs && empty && alike(existing, s.properties) && s.entries == nil:
+		s.Action = Fill
+	case initdbs && empty:
+		s.Action = Replace
+	case p.o.Replace:
+		s.Action = Replace
+	default:
+		p.problems = append(p.problems, fmt.Sprintf(
+			"database %s exists already on this server: restore it under another name with --target-db, or replace it with --clean --confirm",
+			pgname.Printable(s.Name)))
+	}
+	return nil
+}
+
+// empty reports whether nothing was made in the database since initdb.
+func (p *preparation) empty(ctx context.Context, d pg.Database) (bool, error) {
+	if !d.AllowConn {
+		return false, nil
+	}
+	conn, err := p.o.Target.Connect(ctx, d.Name)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // only read from
+	n, err := conn.UserObjects(ctx)
+	return n == 0, err
+}
+
+// alike reports whether two databases agree in what cannot be changed later.
+func alike(a, b pg.Database) bool {
+	return a.Encoding == b.Encoding && a.Collate == b.Collate && a.CType == b.CType &&
+		a.Provider == b.Provider && a.Locale == b.Locale && a.ICURules == b.ICURules
+}
+
+// Destroys lists the existing databases that the plan would replace and that
+// are not empty by plan.
+func (p *Plan) Destroys() []string {
+	var names []string
+	for _, s := range p.Steps {
+		if s.Action == Replace {
+			names = append(names, s.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}

@@ -1,0 +1,130 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"dbbackup/internal/fault"
+	"dbbackup/internal/pg"
+	"dbbackup/internal/pgname"
+	"dbbackup/internal/pgtool"
+	"dbbackup/internal/report"
+)
+
+// RefusedError lists the objects that a target refused during a replay.
+type RefusedError struct{ Problems []pgtool.ObjectError }
+
+func (e *RefusedError) Error() string {
+	const shown = 20
+	var b strings.Builder
+	fmt.Fprintf(&b, "the server refused %d objects:", len(e.Problems))
+	for _, p := range e.Problems[:min(len(e.Problems), shown)] {
+		fmt.Fprintf(&b, "\n  - %s: %s", p.Object, p.Message)
+	}
+	if rest := len(e.Problems) - shown; rest > 0 {
+		fmt.Fprintf(&b, "\n  - and %d more", rest)
+	}
+	return b.String()
+}
+
+// publish gives the filled database its properties and its name in one
+// transaction. The name comes last, so that nothing half-made ever bears it.
+func (p *Plan) publish(ctx context.Context, conn *pg.Conn, s Step, temporary string) error {
+	db := pgname.Ident(temporary)
+	sql := []string{
+		fmt.Sprintf("COMMENT ON DATABASE %s IS NULL", db),
+		fmt.Sprintf("ALTER DATABASE %s CONNECTION LIMIT -1", db),
+	}
+	sql = append(sql, s.properties.PropertiesSQL(temporary, p.propertyOptions())...)
+	rename := fmt.Sprintf("ALTER DATABASE %s RENAME TO %s", db, pgname.Ident(s.Name))
+	if s.Action != Replace {
+		return conn.Transact(ctx, "rename the restored database", append(sql, rename))
+	}
+	return p.replace(ctx, conn, s, append(sql,
+		fmt.Sprintf("ALTER DATABASE %s RENAME TO %s", pgname.Ident(s.Name), pgname.Ident(p.formerName(s))), rename))
+}
+
+func (p *Plan) formerName(s Step) string {
+	return strings.Replace(p.temporaryName(s), "_restoring_", "_replaced_", 1)
+}
+
+// replace puts the new database in the place of the existing one. That one
+// keeps its name and its data until the transaction that gives both their new
+// names, and is dropped after it.
+func (p *Plan) replace(ctx context.Context, conn *pg.Conn, s Step, sql []string) error {
+	name := pgname.Ident(s.Name)
+	if err := conn.Exec(ctx, "close database "+pgname.Printable(s.Name),
+		fmt.Sprintf("ALTER DATABASE %s ALLOW_CONNECTIONS false", name)); err != nil {
+		return err
+	}
+	err := conn.EndSessions(ctx, s.Name)
+	if err == nil {
+		err = conn.Transact(ctx, "swap the databases", sql)
+	}
+	if err != nil {
+		reopen := conn.Exec(context.WithoutCancel(ctx), "reopen database "+pgname.Printable(s.Name),
+			fmt.Sprintf("ALTER DATABASE %s ALLOW_CONNECTIONS true", name))
+		return errors.Join(err, reopen)
+	}
+	former := p.formerName(s)
+	if err := conn.Exec(ctx, "drop the replaced database",
+		fmt.Sprintf("ALTER DATABASE %s IS_TEMPLATE false", pgname.Ident(former))); err != nil {
+		return err
+	}
+	return p.drop(ctx, conn, former)
+}
+
+// leave decides what becomes of a database that is not complete. When the
+// target refused objects, the rest is there and may be all that is left of the
+// data: it stays, under its temporary name, and the error says how to use it.
+// Anything else that broke off is dropped.
+func (p *Plan) leave(ctx context.Context, conn *pg.Conn, s Step, temporary string, o *Outcome, err error) error {
+	var refused *RefusedError
+	if !errors.As(err, &refused) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		return errors.Join(err, p.drop(ctx, conn, temporary))
+	}
+	o.KeptAs = temporary
+	return fault.New(fault.Failed, fmt.Sprintf("what could be restored is kept as database %s; running the restore again replaces it, and if it is good enough: ALTER DATABASE %s CONNECTION LIMIT -1; ALTER DATABASE %s RENAME TO %s",
+		temporary, temporary, temporary, pgname.Ident(s.Name)), "%w", err)
+}
+
+const sizeEvery = 2 * time.Second
+
+// watchSize tells the task how large the database has become, until the
+// returned function is called. A watch that cannot connect watches nothing: it
+// must not fail a restore that works.
+func (p *Plan) watchSize(ctx context.Context, database string, task report.Task) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		conn, err := p.adminConn(ctx, database)
+		if err != nil {
+			return
+		}
+		defer conn.Close(ctx) //nolint:errcheck // only read from
+		ticker := time.NewTicker(sizeEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			size, err := conn.DatabaseBytes(ctx, database)
+			if err != nil {
+				return
+			}
+			task.Progress(size)
+		}
+	})
+	return func() {
+		cancel()
+		wg.Wait()
+	}
+}

@@ -1,0 +1,132 @@
+package restore
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"dbbackup/internal/backupset"
+	"dbbackup/internal/fault"
+	"dbbackup/internal/pgarchive"
+	"dbbackup/internal/pgname"
+)
+
+// readArchive reads the table of contents of an archive and chooses the
+// entries: those that the user asked for now, of those that were captured.
+func (p *preparation) readArchive(s *Step) error {
+	if s.Source.Mode == backupset.Plain {
+		return nil
+	}
+	path, err := p.o.Store.Path(p.o.Set.Key(s.Source.Dump))
+	if err != nil {
+		return err
+	}
+	if s.toc, err = pgarchive.Open(path, pgarchive.WithoutSQL()); err != nil {
+		return fmt.Errorf("archive of database %s: %w", pgname.Printable(s.Source.Name), err)
+	}
+	if s.Source.Selection == nil && len(p.o.Tables)+len(p.o.Schemas) == 0 {
+		return nil
+	}
+	return p.selectEntries(s)
+}
+
+func (p *preparation) selectEntries(s *Step) error {
+	available := captured(s.toc, s.Source.Selection)
+	wanted := map[pgname.Table]bool{}
+	if len(p.o.Tables)+len(p.o.Schemas) == 0 {
+		for _, t := range available {
+			wanted[t] = true
+		}
+	}
+	if err := p.choosePatterns(s, available, wanted); err != nil {
+		return err
+	}
+	selection := s.toc.Select(func(schema, table string) bool { return wanted[pgname.Table{Schema: schema, Name: table}] })
+	s.entries = selection.Entries
+	for _, left := range selection.Left {
+		s.Notices = append(s.Notices, "not restored: "+left.String())
+	}
+	return nil
+}
+
+// captured lists the relations that can be chosen: all of the archive, or
+// those whose data was selected when it was made.
+func captured(toc *pgarchive.TOC, selection *backupset.Selection) []pgname.Table {
+	inSelection := map[string]bool{}
+	if selection != nil {
+		for _, name := range selection.Selected {
+			inSelection[name] = true
+		}
+	}
+	var tables []pgname.Table
+	for i := range toc.Entries {
+		e := &toc.Entries[i]
+		t := pgname.Table{Schema: e.Schema, Name: e.Tag}
+		switch e.Desc {
+		case "TABLE", "MATERIALIZED VIEW":
+			if selection == nil || inSelection[t.String()] {
+				tables = append(tables, t)
+			}
+		case "VIEW", "SEQUENCE", "FOREIGN TABLE":
+			if selection == nil {
+				tables = append(tables, t)
+			}
+		}
+	}
+	return tables
+}
+
+func (p *preparation) choosePatterns(s *Step, available []pgname.Table, wanted map[pgname.Table]bool) error {
+	const hint = "names are taken as they are, case included; * and ? are wildcards"
+	tables, err := pgname.Patterns(p.o.Tables).ChooseTables(available)
+	if err != nil {
+		return fault.New(fault.Usage, hint, "tables of database %s: %w", pgname.Printable(s.Source.Name), err)
+	}
+	for _, t := range tables {
+		wanted[t] = true
+	}
+	var schemas []string
+	for _, t := range available {
+		schemas = append(schemas, t.Schema)
+	}
+	slices.Sort(schemas)
+	chosen, err := pgname.Patterns(p.o.Schemas).ChooseNames(slices.Compact(schemas))
+	if err != nil {
+		return fault.New(fault.Usage, hint, "schemas of database %s: %w", pgname.Printable(s.Source.Name), err)
+	}
+	for _, t := range available {
+		if slices.Contains(chosen, t.Schema) {
+			wanted[t] = true
+		}
+	}
+	return nil
+}
+
+// checkAppend makes sure that data can be loaded into the existing tables
+// without doubling a row: they must all be there, and empty (FACTS: a second
+// data-only restore doubles the rows with exit 0).
+func (p *preparation) checkAppend(ctx context.Context, s *Step) error {
+	conn, err := p.o.Target.Connect(ctx, s.Name)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // only read from
+	var tables []pgname.Table
+	for i := range s.toc.Entries {
+		e := &s.toc.Entries[i]
+		if e.Desc == "TABLE DATA" && (s.entries == nil || slices.Contains(s.entries, e.ID)) {
+			tables = append(tables, pgname.Table{Schema: e.Schema, Name: e.Tag})
+		}
+	}
+	filled, missing, err := conn.FilledTables(ctx, tables)
+	if err != nil {
+		return err
+	}
+	for _, t := range missing {
+		p.problems = append(p.problems, fmt.Sprintf("table %s does not exist in database %s", t.Printable(), pgname.Printable(s.Name)))
+	}
+	for _, t := range filled {
+		p.problems = append(p.problems, fmt.Sprintf("table %s in database %s is not empty: its rows would be doubled", t.Printable(), pgname.Printable(s.Name)))
+	}
+	return nil
+}
