@@ -122,7 +122,7 @@ func (p *preparation) wantedAttributes(s sqltext.GlobalStatement) bool {
 // beforePassword cuts an ALTER ROLE before what must not be looked at.
 func beforePassword(sql string) string {
 	before, _, _ := strings.Cut(sql, " PASSWORD ")
-	return before
+	return strings.TrimSuffix(before, ";")
 }
 
 // attributes are those of a role, in pg_dumpall's words.

@@ -1,0 +1,15 @@
+package main
+
+import (
+	"os"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestMain makes the program available to tests as the command dbbackup, first
+// in PATH: a process of its own, as a user runs it. Race detector included.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"dbbackup": func() { main() }})
+	os.Exit(1) // testscript.Main does not return
+}
