@@ -15,6 +15,7 @@ const (
 	maxManifestBytes = 256 << 20
 	maxValueBytes    = 16 << 20 // one top-level value, or one element of a list
 	maxCommas        = 4 << 20  // about as many as there are JSON values
+	maxBlankBytes    = 64 << 10 // the decoder looks at a run of white space again with every read
 )
 
 var errTooLarge = errors.New("the manifest is larger than any that dbbackup writes")
@@ -25,6 +26,7 @@ type guard struct {
 	total  int64
 	commas int
 	value  int64 // where the current value began
+	blank  int   // length of the run of white space that was read last
 }
 
 // Read hands on little at a time, so that the decoder is never far ahead of
@@ -33,7 +35,10 @@ func (g *guard) Read(p []byte) (int, error) {
 	n, err := g.in.Read(p[:min(len(p), 64<<10)])
 	g.total += int64(n)
 	g.commas += bytes.Count(p[:n], []byte(","))
-	if g.total > maxManifestBytes || g.commas > maxCommas || g.total-g.value > maxValueBytes {
+	if g.blank += n; len(bytes.TrimLeft(p[:n], " \t\r\n")) > 0 {
+		g.blank = 0
+	}
+	if g.total > maxManifestBytes || g.commas > maxCommas || g.total-g.value > maxValueBytes || g.blank > maxBlankBytes {
 		return 0, errTooLarge
 	}
 	return n, err
