@@ -10,6 +10,11 @@ import (
 // TestMain makes the program available to tests as the command dbbackup, first
 // in PATH: a process of its own, as a user runs it. Race detector included.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"dbbackup": func() { main() }})
+	testscript.Main(tests{m}, map[string]func(){"dbbackup": func() { main() }})
 	os.Exit(1) // testscript.Main does not return
 }
+
+// tests closes the shared cluster after the last test.
+type tests struct{ m *testing.M }
+
+func (t tests) Run() int { return shared.Run(t.m) }
