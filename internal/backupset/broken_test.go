@@ -287,7 +287,7 @@ func TestManifestBombs(t *testing.T) {
 	head := `{"format":1,"needs_tool":"1.0.0",`
 	for what, bomb := range map[string]struct{ prefix, unit string }{
 		"objects":   {head + `"objects":[{}`, `,{}`},
-		"spelling":  {head + `"OBJECTS":[{}`, `,{}`},
+		"spelling":  {head + `"DATABASES":[{}`, `,{}`},
 		"folded":    {head + `"databa` + "\u017f" + `es":[{}`, `,{}`},
 		"databases": {head + `"databases":[{}`, `,{}`},
 		"unknown":   {head + `"x":[0`, `,0`},
