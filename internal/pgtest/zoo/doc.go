@@ -12,5 +12,8 @@
 // entry), by content (a count and an order-independent hash of every table's
 // rows, computed by the server), and by what neither shows: sequences, large
 // objects, populated views, the database's own properties. Rows whose text is
-// larger than PostgreSQL's 1 GB limit cannot be compared this way.
+// larger than PostgreSQL's 1 GB limit cannot be compared this way. Between two
+// major versions definitions compare by name only; whoever wants more restores
+// with PostgreSQL's own tools beside it (Reference) and compares the two results,
+// which have one version.
 package zoo

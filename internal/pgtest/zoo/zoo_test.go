@@ -22,22 +22,29 @@ func TestRoundTripWithPostgreSQLsOwnTools(t *testing.T) {
 	db := a.Database(t)
 	zoo.Load(t, a, db)
 	zoo.LoadGlobals(t, b)
-	roundTrip(t, a, b, db)
+	zoo.Reference(t, a, db, b)
 	zoo.Compare(t, a, db, b, db)
 }
 
-// roundTrip dumps a database and restores it under its name in another cluster.
-func roundTrip(t *testing.T, a, b *pgtest.Cluster, db string) {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "dump")
-	dump := exec.Command(filepath.Join(a.BinDir, "pg_dump"), "-Fc", "-f", file)
-	dump.Env = append(os.Environ(), append(a.Env(), "PGDATABASE="+db)...)
-	restore := exec.Command(filepath.Join(b.BinDir, "pg_restore"), "--create", "--exit-on-error", "-d", "postgres", file)
-	restore.Env = append(os.Environ(), b.Env()...)
-	for _, cmd := range []*exec.Cmd{dump, restore} {
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v\n%s", cmd.Args, err, out)
+// Runs from the oldest version into each newer one, where PGTEST_BIN or this
+// machine has several.
+func TestRoundTripIntoANewerVersion(t *testing.T) {
+	var clusters []*pgtest.Cluster
+	for major := 13; major <= 18; major++ {
+		if _, err := pgtest.FindBinDir(major); err == nil {
+			clusters = append(clusters, pgtest.Start(t, pgtest.WithMajor(major)))
 		}
+	}
+	if len(clusters) < 2 {
+		t.Skip("there is one version of PostgreSQL only")
+	}
+	a := clusters[0]
+	db := a.Database(t)
+	zoo.Load(t, a, db)
+	for _, b := range clusters[1:] {
+		zoo.LoadGlobals(t, b)
+		zoo.Reference(t, a, db, b)
+		zoo.Compare(t, a, db, b, db)
 	}
 }
 

@@ -13,7 +13,7 @@ CREATE ROLE U&"zoo\000Aline";
 CREATE ROLE "zoo_ÄÖÜ_日本語_ÄÖÜ_日本語_ÄÖÜ_日本語_XYZ12345";
 GRANT zoo_group TO zoo_reader WITH ADMIN OPTION;
 GRANT zoo_group TO "zoo role ""quoted"" 'both'", "-zoo=role";
-GRANT pg_read_all_data TO zoo_auditor;
+GRANT pg_monitor TO zoo_auditor;
 COMMENT ON ROLE zoo_owner IS 'owns ''most'' of the zoo
 on two lines';
 ALTER ROLE zoo_settings SET work_mem = '7MB';
