@@ -119,8 +119,14 @@ func (e *Endpoint) Connect(ctx context.Context, database string) (*Conn, error) 
 	wait := e.retry.First
 	for attempt := 0; ; attempt++ {
 		conn, err := e.ConnectOnce(ctx, database)
-		if err == nil || attempt >= e.retry.Attempts || !fault.Is(err, fault.Unavailable) {
-			return conn, err
+		if err == nil {
+			return conn, nil
+		}
+		if ctx.Err() != nil { // given up by the caller, not lost
+			return nil, context.Cause(ctx)
+		}
+		if attempt >= e.retry.Attempts || !fault.Is(err, fault.Unavailable) {
+			return nil, err
 		}
 		pause := wait/2 + rand.N(wait/2+1)
 		if e.retry.Notify != nil {

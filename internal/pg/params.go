@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"dbbackup/internal/fault"
@@ -27,7 +28,8 @@ func ParseParams(s string) (Params, error) {
 	case strings.Contains(s, "="):
 		return parseKeywords(s)
 	default:
-		return Params{"dbname": s}, nil
+		p := Params{"dbname": s}
+		return p, p.check()
 	}
 }
 
@@ -40,23 +42,21 @@ func badConninfo(format string, args ...any) error {
 func parseURI(s string) (Params, error) {
 	_, rest, _ := strings.Cut(s, "://")
 	p := Params{}
+	// As libpq does: credentials end at the first @ before any slash, and may
+	// hold a question mark.
+	if at := strings.IndexAny(rest, "@/"); at >= 0 && rest[at] == '@' {
+		p["user"], p["password"], _ = strings.Cut(rest[:at], ":")
+		rest = rest[at+1:]
+	}
 	authority, query, _ := strings.Cut(rest, "?")
 	authority, dbname, _ := strings.Cut(authority, "/")
-	if at := strings.LastIndex(authority, "@"); at >= 0 {
-		user, password, hasPassword := strings.Cut(authority[:at], ":")
-		p["user"] = user
-		if hasPassword {
-			p["password"] = password
-		}
-		authority = authority[at+1:]
-	}
 	p["host"], p["port"] = splitHosts(authority)
 	p["dbname"] = dbname
 	for _, pair := range strings.Split(query, "&") {
 		if key, value, ok := strings.Cut(pair, "="); ok {
 			p[key] = value
 		} else if pair != "" {
-			return nil, badConninfo("parameter %q has no value", pair)
+			return nil, badConninfo("a parameter has no value")
 		}
 	}
 	for key, value := range p {
@@ -112,7 +112,7 @@ func parseKeywords(s string) (Params, error) {
 	return p, p.check()
 }
 
-// cutValue takes one value off a keyword string: quoted with ” or bare, with
+// cutValue takes one value off a keyword string: in single quotes or bare, with
 // a backslash escaping the next byte in both.
 func cutValue(s string) (value, rest string, err error) {
 	var b strings.Builder
@@ -164,6 +164,12 @@ func (p Params) check() error {
 		}
 		if strings.ContainsRune(value, 0) {
 			return badConninfo("the %s holds a NUL byte", key)
+		}
+	}
+	for port := range strings.SplitSeq(p["port"], ",") {
+		if n, err := strconv.Atoi(port); port != "" && (err != nil || n < 1 || n > 65535) {
+			// In a URI it may be part of a password that holds a slash.
+			return badConninfo("a port is not a number from 1 to 65535 (is a /, @ or : in the password written as %%2F, %%40 or %%3A?)")
 		}
 	}
 	return nil

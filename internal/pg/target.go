@@ -113,6 +113,59 @@ func (c *Conn) Commented(ctx context.Context, prefix string) (map[string]string,
 	return found, err
 }
 
+// Analyze collects statistics on every table and materialized view, each by
+// itself, and tells failed of those that cannot be analyzed: an expression of an
+// index may need a search path. Parents of foreign tables are left out, because
+// their statistics would be read from the foreign servers.
+func (c *Conn) Analyze(ctx context.Context, failed func(table pgname.Table, err error)) error {
+	tables, err := rows(ctx, c, "list tables to analyze", func(row pgx.CollectableRow) (t pgname.Table, err error) {
+		return t, row.Scan(&t.Schema, &t.Name)
+	}, `WITH RECURSIVE parent AS (
+		     SELECT inhparent AS oid FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE c.relkind = 'f'
+		      UNION SELECT inhparent FROM pg_inherits JOIN parent ON parent.oid = inhrelid)
+		SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		 WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' AND c.oid >= 16384
+		   AND c.oid NOT IN (SELECT oid FROM parent) ORDER BY c.oid`)
+	if err != nil {
+		return err
+	}
+	for _, t := range tables {
+		if err := c.Exec(ctx, "analyze table "+t.Printable(), "ANALYZE "+t.String()); err != nil {
+			if Lost(err) || ctx.Err() != nil {
+				return err
+			}
+			failed(t, err)
+		}
+	}
+	return nil
+}
+
+// Subscriptions lists the subscriptions of a database by name.
+func (c *Conn) Subscriptions(ctx context.Context, database string) ([]string, error) {
+	return c.strings(ctx, "list subscriptions", `SELECT s.subname::text FROM pg_subscription s
+		JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = $1 ORDER BY 1`, database)
+}
+
+// DropSubscriptions drops the subscriptions of the session's database without
+// asking their publishers, whose slots stay. A database that has some cannot be
+// dropped.
+func (c *Conn) DropSubscriptions(ctx context.Context) error {
+	names, err := c.Subscriptions(ctx, c.database)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		sub := pgname.Ident(name)
+		for _, sql := range []string{"ALTER SUBSCRIPTION " + sub + " DISABLE",
+			"ALTER SUBSCRIPTION " + sub + " SET (slot_name = NONE)", "DROP SUBSCRIPTION " + sub} {
+			if err := c.Exec(ctx, "drop subscription "+pgname.Printable(name), sql); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // DatabaseBytes is pg_database_size.
 func (c *Conn) DatabaseBytes(ctx context.Context, database string) (int64, error) {
 	return value[int64](ctx, c, "size of database "+pgname.Printable(database),
