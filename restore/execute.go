@@ -106,11 +106,12 @@ func (p *Plan) build(ctx context.Context, s Step, o *Outcome, task report.Task) 
 	if err := p.load(ctx, s, temporary, false, o, task); err != nil {
 		return p.leave(ctx, conn, s, temporary, o, err)
 	}
-	if err := p.analyze(ctx, temporary); err != nil {
-		return p.leave(ctx, conn, s, temporary, o, err)
-	}
+	p.analyze(ctx, temporary)
 	if err := p.publish(ctx, conn, s, temporary); err != nil {
 		return p.leave(ctx, conn, s, temporary, o, err)
+	}
+	if s.Action == Replace {
+		return p.dropReplaced(ctx, conn, s)
 	}
 	return nil
 }
@@ -170,7 +171,17 @@ func (p *Plan) removeFormer(ctx context.Context, conn *pg.Conn, temporary string
 		return nil
 	}
 	p.o.Report.Info("dropping what an earlier attempt left", report.F("database", temporary))
-	return p.drop(ctx, conn, temporary)
+	return p.dropUnfinished(ctx, conn, temporary)
+}
+
+// dropUnfinished drops a database that a restore began to fill. Its
+// subscriptions never reached their publishers.
+func (p *Plan) dropUnfinished(ctx context.Context, conn *pg.Conn, temporary string) error {
+	inside, err := p.o.Target.Connect(ctx, temporary)
+	if err == nil {
+		err = errors.Join(inside.DropSubscriptions(ctx), inside.Close(ctx))
+	}
+	return errors.Join(err, p.drop(ctx, conn, temporary))
 }
 
 func (p *Plan) drop(ctx context.Context, conn *pg.Conn, name string) error {
@@ -204,17 +215,28 @@ func (p *Plan) load(ctx context.Context, s Step, database string, whole bool, o 
 	return &RefusedError{Problems: problems}
 }
 
-func (p *Plan) analyze(ctx context.Context, database string) error {
+// analyze collects statistics. What goes wrong is only said: the data is there
+// without them, and autovacuum comes by.
+func (p *Plan) analyze(ctx context.Context, database string) {
 	if !p.o.Analyze || p.o.SchemaOnly {
-		return nil
+		return
 	}
+	warn := func(message string, because error, fields ...report.Field) {
+		p.o.Report.Warn(message, append(fields, report.F("database", database), report.F("because", because))...)
+	}
+	p.o.Report.Info("collecting statistics", report.F("database", database))
 	conn, err := p.o.Target.Connect(ctx, database)
 	if err != nil {
-		return err
+		warn("no statistics were collected", err)
+		return
 	}
-	defer conn.Close(ctx) //nolint:errcheck // the statement was acknowledged
-	p.o.Report.Info("collecting statistics", report.F("database", database))
-	return conn.Exec(ctx, "analyze", "ANALYZE")
+	defer conn.Close(ctx) //nolint:errcheck // every statement was acknowledged
+	err = conn.Analyze(ctx, func(table pgname.Table, err error) {
+		warn("no statistics on a table", err, report.F("table", table.Printable()))
+	})
+	if err != nil {
+		warn("collecting statistics broke off", err)
+	}
 }
 
 func (p *Plan) propertyOptions() pg.PropertyOptions {

@@ -261,7 +261,21 @@ func (p *preparation) decideExisting(ctx context.Context, s *Step, existing pg.D
 			"database %s exists already on this server: restore it under another name with --target-db, or replace it with --clean --confirm",
 			pgname.Printable(s.Name)))
 	}
-	return nil
+	if s.Action != Replace {
+		return nil
+	}
+	return p.refuseSubscriptions(ctx, s.Name)
+}
+
+// refuseSubscriptions: a database with subscriptions cannot be dropped, and
+// whether their slots on the publishers may go is not for us to say.
+func (p *preparation) refuseSubscriptions(ctx context.Context, database string) error {
+	subscriptions, err := p.conn.Subscriptions(ctx, database)
+	for _, name := range subscriptions {
+		p.problem("database %s cannot be replaced while it holds subscription %s: drop that first",
+			pgname.Printable(database), pgname.Printable(name))
+	}
+	return err
 }
 
 // empty reports whether nothing was made in the database since initdb.

@@ -54,7 +54,7 @@ func (p *Plan) formerName(s Step) string {
 
 // replace puts the new database in the place of the existing one. That one
 // keeps its name and its data until the transaction that gives both their new
-// names, and is dropped after it.
+// names.
 func (p *Plan) replace(ctx context.Context, conn *pg.Conn, s Step, sql []string) error {
 	name := pgname.Ident(s.Name)
 	if err := conn.Exec(ctx, "close database "+pgname.Printable(s.Name),
@@ -70,12 +70,21 @@ func (p *Plan) replace(ctx context.Context, conn *pg.Conn, s Step, sql []string)
 			fmt.Sprintf("ALTER DATABASE %s ALLOW_CONNECTIONS true", name))
 		return errors.Join(err, reopen)
 	}
+	return nil
+}
+
+// dropReplaced drops the database whose place was taken. The new one is in
+// place, whatever happens here.
+func (p *Plan) dropReplaced(ctx context.Context, conn *pg.Conn, s Step) error {
 	former := p.formerName(s)
-	if err := conn.Exec(ctx, "drop the replaced database",
-		fmt.Sprintf("ALTER DATABASE %s IS_TEMPLATE false", pgname.Ident(former))); err != nil {
-		return err
+	err := conn.Exec(ctx, "drop the replaced database", fmt.Sprintf("ALTER DATABASE %s IS_TEMPLATE false", pgname.Ident(former)))
+	if err == nil {
+		err = p.drop(ctx, conn, former)
 	}
-	return p.drop(ctx, conn, former)
+	if err != nil {
+		return fault.New(fault.Failed, "drop database "+former+" by hand", "the database is restored, but the one that it replaces is still there as %s: %w", former, err)
+	}
+	return nil
 }
 
 // leave decides what becomes of a database that is not complete. When the
@@ -87,7 +96,7 @@ func (p *Plan) leave(ctx context.Context, conn *pg.Conn, s Step, temporary strin
 	if !errors.As(err, &refused) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
-		return errors.Join(err, p.drop(ctx, conn, temporary))
+		return errors.Join(err, p.dropUnfinished(ctx, conn, temporary))
 	}
 	o.KeptAs = temporary
 	return fault.New(fault.Failed, fmt.Sprintf("what could be restored is kept as database %s; running the restore again replaces it, and if it is good enough: ALTER DATABASE %s CONNECTION LIMIT -1; ALTER DATABASE %s RENAME TO %s",
