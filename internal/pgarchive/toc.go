@@ -104,14 +104,20 @@ func (e *Entry) String() string { return fmt.Sprintf("%d %s %s", e.ID, e.Desc, e
 type Option func(*options)
 
 type options struct {
-	skipSQL bool
-	memory  int64
+	skipSQL  bool
+	onlyData bool
+	memory   int64
 }
 
 // WithoutSQL leaves Definition, DropStatement and CopyStatement empty, which
 // is most of a table of contents' memory. Everything in this package works
 // without them.
 func WithoutSQL() Option { return func(o *options) { o.skipSQL = true } }
+
+// OnlyData keeps the entries that have data, which is all that Complete needs,
+// and drops the rest: of an archive with ten thousand tables that is most.
+// Everything else in this package needs all entries.
+func OnlyData() Option { return func(o *options) { o.onlyData = true } }
 
 // WithMemoryLimit bounds the memory that the entries may take, in bytes; the
 // default is 512 MiB. A larger table of contents is an error, not a crash.
@@ -167,18 +173,25 @@ func openFile(file string, want Format, opts []Option) (*TOC, error) {
 // Read reads the table of contents at the beginning of r, a custom format
 // archive or the toc.dat of a directory format one. It may read ahead.
 func Read(r io.Reader, opts ...Option) (*TOC, error) {
-	limit := resolve(opts).memory
+	o := resolve(opts)
+	limit := o.memory
 	entries := []Entry{}
 	seen := map[int]bool{}
 	toc, err := Scan(r, func(e *Entry) error {
-		if limit -= e.footprint(); limit < 0 {
-			return fault.New(fault.Integrity, "raise the memory limit if the archive is known to be good and holds very many objects", "the table of contents takes more than %d bytes of memory", resolve(opts).memory)
+		keep := e.HasData || !o.onlyData
+		if keep {
+			limit -= e.footprint()
+		}
+		if limit < 0 {
+			return fault.New(fault.Integrity, "raise the memory limit if the archive is known to be good and holds very many objects", "the table of contents takes more than %d bytes of memory", o.memory)
 		}
 		if seen[e.ID] {
 			return fault.New(fault.Integrity, "", "dump ID %d stands there twice", e.ID)
 		}
 		seen[e.ID] = true
-		entries = append(entries, *e)
+		if keep {
+			entries = append(entries, *e)
+		}
 		return nil
 	}, opts...)
 	if err != nil {

@@ -200,3 +200,26 @@ func compareDependencies(t *testing.T, toc *TOC, listed string) {
 		}
 	}
 }
+
+func TestOnlyDataKeepsWhatCompleteNeeds(t *testing.T) {
+	c, db := zoo(t)
+	for _, format := range []string{"-Fc", "-Fd"} {
+		path := dump(t, c, db, format)
+		all, some := open(t, path, WithoutSQL()), open(t, path, WithoutSQL(), OnlyData())
+		want := 0
+		for i := range all.Entries {
+			if all.Entries[i].HasData {
+				want++
+			}
+		}
+		if len(some.Entries) != want || want == 0 || want == len(all.Entries) {
+			t.Errorf("%s: kept %d entries of %d, want the %d with data", format, len(some.Entries), len(all.Entries), want)
+		}
+		if err := some.Complete(size(t, path)); err != nil {
+			t.Errorf("%s is whole: Complete says %v", format, err)
+		}
+		if some.Format == Custom && some.Complete(some.Entries[want-1].Offset) == nil {
+			t.Error("cut before its last data block: Complete does not notice")
+		}
+	}
+}

@@ -27,7 +27,7 @@ func (c *capture) archive(ctx context.Context, captured *Captured) error {
 	defer staged.Discard() //nolint:errcheck // after a commit this does nothing; else gc finds it
 	path := staged.Path()
 	args = append(args, "--compress="+strconv.Itoa(c.req.Level), "--file="+path)
-	captured.Usage, err = c.run(ctx, args, func() int64 { return treeBytes(path) })
+	captured.Usage, err = c.run(ctx, args, remembered(func() int64 { return treeBytes(path) }))
 	if err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func (c *capture) run(ctx context.Context, args []string, written func() int64) 
 // wholeArchive looks at what pg_dump left: exit status 0 proves nothing about
 // a file (FACTS: exit codes and archives).
 func wholeArchive(path string) error {
-	toc, err := pgarchive.Open(path, pgarchive.WithoutSQL())
+	toc, err := pgarchive.Open(path, pgarchive.WithoutSQL(), pgarchive.OnlyData())
 	if err == nil {
 		err = toc.Complete(fileBytes(path))
 	}

@@ -47,6 +47,22 @@ func signsOf(p *child.Process, bytes func() int64) func() int64 {
 	}
 }
 
+// remembered asks f at most once a second: counting the files of a directory
+// dump with thousands of tables costs.
+func remembered(f func() int64) func() int64 {
+	var mu sync.Mutex
+	var asked time.Time
+	var last int64
+	return func() int64 {
+		mu.Lock()
+		defer mu.Unlock()
+		if time.Since(asked) >= time.Second {
+			last, asked = f(), time.Now()
+		}
+		return last
+	}
+}
+
 const reportEvery = 200 * time.Millisecond
 
 // report tells the task the progress until the returned function is called,
