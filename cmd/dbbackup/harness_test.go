@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -47,8 +48,16 @@ type running struct {
 // test is over.
 func start(t testing.TB, env []string, args ...string) *running {
 	t.Helper()
+	return startUnder(t, env, nil, args...)
+}
+
+// startUnder is start by another program, such as prlimit, that is given
+// dbbackup's command line after its own.
+func startUnder(t testing.TB, env, wrapper []string, args ...string) *running {
+	t.Helper()
+	argv := append(append(slices.Clone(wrapper), "dbbackup"), args...)
 	ctx, cancel := context.WithTimeout(context.Background(), runLimit)
-	r := &running{exec.CommandContext(ctx, "dbbackup", args...), &bytes.Buffer{}, &bytes.Buffer{}}
+	r := &running{exec.CommandContext(ctx, argv[0], argv[1:]...), &bytes.Buffer{}, &bytes.Buffer{}}
 	r.cmd.Env = append(hermeticEnv(t), env...)
 	r.cmd.Dir = t.TempDir()
 	r.cmd.Stdout, r.cmd.Stderr = r.stdout, r.stderr
