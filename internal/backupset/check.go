@@ -137,7 +137,7 @@ func (s *Set) CheckObjects(ctx context.Context, objects []Object, progress func(
 			return nil
 		})
 	}
-	group.Wait() // the functions return no error: each problem is collected
+	_ = group.Wait() // the functions return no error: each problem is collected
 	slices.SortFunc(problems, func(a, b Problem) int { return strings.Compare(a.Object, b.Object) })
 	return problems
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"strconv"
@@ -86,7 +85,7 @@ type dyingWriter struct {
 
 func (w *dyingWriter) Write(p []byte) (int, error) {
 	w.store.step()
-	n, err := io.WriteString(w.Writer, string(p[:len(p)/2]))
+	n, err := w.Writer.Write(p[:len(p)/2])
 	if err != nil {
 		return n, err
 	}

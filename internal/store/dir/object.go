@@ -125,7 +125,7 @@ func (w *writer) fail(step string, err error) error {
 
 func (w *writer) discard() error {
 	if w.file != nil {
-		w.file.Close() // its content is thrown away: nothing depends on the result
+		_ = w.file.Close() // its content is thrown away: nothing depends on the result
 		w.file = nil
 	}
 	if err := w.dir.root.Remove(w.temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
