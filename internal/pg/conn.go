@@ -34,9 +34,13 @@ func (c *Conn) Database() string { return c.database }
 func (c *Conn) VersionNum() int { return c.version }
 
 // sessionSettings are those of pg_dump's setup_connection, less the ones that
-// only exist in some versions and the client encoding, which stays UTF8 here
+// only exist in some versions and the client encoding, which is UTF8 from the start
 // because only names and numbers are read.
+//
+// statement_timeout comes first: a role's own may be short. The last ones let
+// the server notice that this side has vanished, and drop the snapshot.
 const sessionSettings = `
+	SET statement_timeout = 0;
 	SET search_path = pg_catalog;
 	SET datestyle = ISO;
 	SET intervalstyle = postgres;
@@ -45,11 +49,14 @@ const sessionSettings = `
 	SET standard_conforming_strings = on;
 	SET synchronize_seqscans = off;
 	SET row_security = off;
-	SET statement_timeout = 0;
 	SET lock_timeout = 0;
 	SET idle_in_transaction_session_timeout = 0;
 	SET client_min_messages = warning;
-	SET jit = off`
+	SET jit = off;
+	SET tcp_keepalives_idle = 30;
+	SET tcp_keepalives_interval = 10;
+	SET tcp_keepalives_count = 3;
+	SET tcp_user_timeout = 60000`
 
 // versionedSettings exist from a version on.
 var versionedSettings = []struct {

@@ -28,10 +28,12 @@ type Endpoint struct {
 	User     string
 	Database string // the database for questions about the whole cluster
 
-	params Params
-	env    []string
-	app    string
-	retry  Retry
+	params  Params
+	env     []string
+	app     string
+	retry   Retry
+	version int  // server_version_num
+	pooled  bool // a pooler stands in between
 }
 
 // Retry bounds how often an unavailable server is tried again.
@@ -63,17 +65,19 @@ func Resolve(ctx context.Context, o Options) (*Endpoint, error) {
 	if err := e.refuseOpenPassfile(); err != nil {
 		return nil, err
 	}
+	hosts, err := e.hosts()
+	if err != nil {
+		return nil, err
+	}
 	candidates := []string{o.Params["dbname"], lookup(o.Env, "PGDATABASE"), "postgres", "template1"}
 	var first error
 	for _, db := range candidates {
 		if db == "" {
 			continue
 		}
-		conn, err := e.Connect(ctx, db)
+		conn, err := e.retrying(ctx, func() (*Conn, error) { return e.connectFirst(ctx, hosts, db) })
 		if err == nil {
-			e.Database = db
-			e.pin(conn)
-			return e, conn.Close(ctx)
+			return e, errors.Join(e.settle(ctx, conn), conn.Close(ctx))
 		}
 		if first == nil {
 			first = err
@@ -85,18 +89,43 @@ func Resolve(ctx context.Context, o Options) (*Endpoint, error) {
 	return nil, first
 }
 
-// pin fixes host, port and user to those of a connection that worked.
-func (e *Endpoint) pin(conn *Conn) {
+// settle keeps what the first session shows of the server.
+func (e *Endpoint) settle(ctx context.Context, conn *Conn) (err error) {
 	cfg := conn.c.Config()
-	e.Host, e.Port, e.User = cfg.Host, int(cfg.Port), cfg.User
-	if multi := strings.Contains(e.params["host"], ","); multi {
-		if host, port, err := net.SplitHostPort(conn.c.PgConn().Conn().RemoteAddr().String()); err == nil {
-			e.Host = host
-			e.Port, _ = strconv.Atoi(port)
-		}
-		delete(e.params, "hostaddr")
-	}
+	e.Host, e.Port, e.User, e.Database = cfg.Host, int(cfg.Port), cfg.User, conn.database
 	e.params["host"], e.params["port"], e.params["user"] = e.Host, strconv.Itoa(e.Port), e.User
+	if addr, ok := conn.c.PgConn().Conn().RemoteAddr().(*net.TCPAddr); ok && net.ParseIP(e.Host) == nil {
+		e.params["hostaddr"] = addr.IP.String() // a name may stand for several servers
+	}
+	e.version = conn.version
+	e.pooled, err = conn.pooled(ctx)
+	return err
+}
+
+// Connect opens a session in a database and prepares it for reading. A server
+// that is unavailable is tried again as Retry says.
+func (e *Endpoint) Connect(ctx context.Context, database string) (*Conn, error) {
+	return e.retrying(ctx, func() (*Conn, error) { return e.ConnectOnce(ctx, database) })
+}
+
+func (e *Endpoint) retrying(ctx context.Context, connect func() (*Conn, error)) (*Conn, error) {
+	wait := e.retry.First
+	for attempt := 0; ; attempt++ {
+		conn, err := connect()
+		if err == nil || attempt >= e.retry.Attempts || !fault.Is(err, fault.Unavailable) {
+			return conn, err
+		}
+		pause := wait/2 + rand.N(wait/2+1)
+		if e.retry.Notify != nil {
+			e.retry.Notify(err, pause)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(pause):
+		}
+		wait *= 2
+	}
 }
 
 // String names the server for messages.
@@ -113,49 +142,11 @@ func (e *Endpoint) Local() bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// Connect opens a session in a database and prepares it for reading. A server
-// that is unavailable is tried again as Retry says.
-func (e *Endpoint) Connect(ctx context.Context, database string) (*Conn, error) {
-	wait := e.retry.First
-	for attempt := 0; ; attempt++ {
-		conn, err := e.ConnectOnce(ctx, database)
-		if err == nil {
-			return conn, nil
-		}
-		if ctx.Err() != nil { // given up by the caller, not lost
-			return nil, context.Cause(ctx)
-		}
-		if attempt >= e.retry.Attempts || !fault.Is(err, fault.Unavailable) {
-			return nil, err
-		}
-		pause := wait/2 + rand.N(wait/2+1)
-		if e.retry.Notify != nil {
-			e.retry.Notify(err, pause)
-		}
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-time.After(pause):
-		}
-		wait *= 2
-	}
-}
-
 // ConnectOnce is Connect without trying again.
 func (e *Endpoint) ConnectOnce(ctx context.Context, database string) (*Conn, error) {
-	params := e.params.With(Params{"dbname": database, "application_name": e.app})
-	cfg, err := pgx.ParseConfig(params.conninfo(func(key string) bool { return knownKeywords[key] }))
+	cfg, err := e.config(database)
 	if err != nil {
-		return nil, fault.New(fault.Usage, "check the connection options and the PG* environment variables",
-			"connection options: %w", withoutConninfo(err))
-	}
-	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
-	if cfg.ConnectTimeout == 0 {
-		cfg.ConnectTimeout = defaultConnectTimeout
-	}
-	cfg.DialFunc = (&net.Dialer{Timeout: cfg.ConnectTimeout, KeepAliveConfig: keepAlive}).DialContext
-	if addr := params["hostaddr"]; addr != "" {
-		cfg.LookupFunc = func(context.Context, string) ([]string, error) { return strings.Split(addr, ","), nil }
+		return nil, err
 	}
 	c, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
@@ -168,50 +159,29 @@ func (e *Endpoint) ConnectOnce(ctx context.Context, database string) (*Conn, err
 	return conn, nil
 }
 
+// config is pgx's view of the parameters, of the environment and of the
+// service and password files.
+func (e *Endpoint) config(database string) (*pgx.ConnConfig, error) {
+	params := e.params.With(Params{"dbname": database, "application_name": e.app})
+	cfg, err := pgx.ParseConfig(params.conninfo(func(key string) bool { return knownKeywords[key] }))
+	if err != nil {
+		return nil, fault.New(fault.Usage, "check the connection options and the PG* environment variables",
+			"connection options: %w", withoutConninfo(err))
+	}
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
+	cfg.RuntimeParams["client_encoding"] = "UTF8" // a role may say otherwise, and names are read
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = defaultConnectTimeout
+	}
+	cfg.DialFunc = (&net.Dialer{Timeout: cfg.ConnectTimeout, KeepAliveConfig: keepAlive}).DialContext
+	if addr := params["hostaddr"]; addr != "" {
+		cfg.LookupFunc = func(context.Context, string) ([]string, error) { return []string{addr}, nil }
+	}
+	return cfg, nil
+}
+
 // keepAlive bounds how long a vanished peer goes unnoticed to about 60 s.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3}
-
-// ChildConninfo returns the connection string that makes a child of ours
-// reach database on this server. It holds no secret: ChildEnv does.
-func (e *Endpoint) ChildConninfo(database, application string) string {
-	defaults := Params{
-		"connect_timeout": "10", "keepalives": "1", "keepalives_idle": "30", "keepalives_interval": "10",
-		"keepalives_count": "3", "tcp_user_timeout": "60000",
-	}
-	p := defaults.With(e.params).With(Params{"dbname": database, "application_name": application})
-	return p.conninfo(func(key string) bool {
-		return key != "password" && key != "sslpassword"
-	})
-}
-
-// ChildEnv returns the environment for children, with the password where the
-// user gave one in the connection options.
-func (e *Endpoint) ChildEnv() []string {
-	env := make([]string, 0, len(e.env)+1)
-	for _, kv := range e.env {
-		key, _, _ := strings.Cut(kv, "=")
-		if e.overrides(key) {
-			continue
-		}
-		env = append(env, kv)
-	}
-	if password := e.params["password"]; password != "" {
-		env = append(env, "PGPASSWORD="+password)
-	}
-	return env
-}
-
-// overrides reports whether an environment variable must not reach a child,
-// because the endpoint is already resolved or says something else.
-func (e *Endpoint) overrides(key string) bool {
-	switch key {
-	case "PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE", "PGTARGETSESSIONATTRS", "PGAPPNAME":
-		return true
-	case "PGPASSWORD":
-		return e.params["password"] != ""
-	}
-	return strings.HasPrefix(key, "DBBACKUP_")
-}
 
 // refuseOpenPassfile does what libpq does: a password file that others may
 // read is not used. libpq ignores it with a warning that nobody sees in cron.

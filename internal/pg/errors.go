@@ -49,11 +49,11 @@ func connectError(ctx context.Context, cfg *pgx.ConnConfig, database string, err
 	where := fmt.Sprintf("connect to %s at %s:%d as %s", pgname.Printable(database), cfg.Host, cfg.Port, cfg.User)
 	var pgErr *pgconn.PgError
 	if !errors.As(err, &pgErr) {
-		kind := fault.Unavailable
-		if isTLS(err) {
-			kind = fault.Precondition
+		kind, hint := fault.Unavailable, "check the host, the port and that the server is up"
+		if isTLS(err) || !isNetwork(err) {
+			kind, hint = fault.Precondition, "check sslmode, sslrootcert and target_session_attrs against what the server offers"
 		}
-		return fault.New(kind, "check the host, the port and that the server is up", "%s: %w", where, cause(err))
+		return fault.New(kind, hint, "%s: %w", where, cause(err))
 	}
 	kind, hint := fault.Failed, ""
 	switch pgErr.Code {
@@ -66,8 +66,15 @@ func connectError(ctx context.Context, cfg *pgx.ConnConfig, database string, err
 	case stateTooManyConns, stateCannotConnectNow, stateAdminShutdown, stateCrashShutdown:
 		kind = fault.Unavailable
 	}
+	if pgErr.Code == stateInvalidPassword && cfg.Password == "" {
+		return fault.New(kind, hint, "%s: %w", where, ErrNoPassword)
+	}
 	return fault.New(kind, hint, "%s: %w", where, serverError(pgErr))
 }
+
+// ErrNoPassword means that the server asked for a password and none was given,
+// by whatever way: who can ask a person for it may do so and try again.
+var ErrNoPassword = errors.New("the server wants a password and none was given")
 
 // isTLS reports whether a connection failed because the server's certificate
 // is not trusted: trying again does not help.
@@ -78,6 +85,15 @@ func isTLS(err error) bool {
 	var record tls.RecordHeaderError
 	return errors.As(err, &verification) || errors.As(err, &authority) ||
 		errors.As(err, &hostname) || errors.As(err, &record)
+}
+
+// isNetwork reports whether a connection failed on its way. What else pgx may
+// complain of is about what the server is (it refuses TLS, or is a standby
+// where a primary was asked for), and stays.
+func isNetwork(err error) bool {
+	var netErr net.Error
+	return errors.As(err, &netErr) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, net.ErrClosed) || errors.Is(err, context.DeadlineExceeded)
 }
 
 func rootCause(err error) error {
@@ -148,6 +164,6 @@ func wrap(step string, err error) error {
 func Lost(err error) bool {
 	var netErr net.Error
 	return errors.As(err, &netErr) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, net.ErrClosed) || pgconn.Timeout(err) ||
+		errors.Is(err, net.ErrClosed) || errors.Is(err, pgconn.ErrConnClosed) || pgconn.Timeout(err) ||
 		hasState(err, stateAdminShutdown, stateCrashShutdown)
 }

@@ -80,8 +80,7 @@ func (e *Endpoint) RefusePooler(ctx context.Context) error {
 		return err
 	}
 	defer a.Close(ctx) //nolint:errcheck // the answer is known by then
-	pid, err := value[uint32](ctx, a, "ask for the backend", "SELECT pg_backend_pid()")
-	if err != nil || pid == a.c.PgConn().PID() {
+	if behind, err := a.pooled(ctx); err != nil || !behind {
 		return err
 	}
 	b, err := e.Connect(ctx, e.Database)
@@ -89,12 +88,19 @@ func (e *Endpoint) RefusePooler(ctx context.Context) error {
 		return err
 	}
 	defer b.Close(ctx) //nolint:errcheck // the answer is known by then
-	return pooled(ctx, a, b)
+	return refuseSharing(ctx, a, b)
 }
 
-// pooled occupies the backend that served a last with a transaction of b, and
+// pooled reports whether the session is with a pooler, which makes up the
+// backend's pid that it tells a client.
+func (c *Conn) pooled(ctx context.Context) (bool, error) {
+	pid, err := value[uint32](ctx, c, "ask for the backend", "SELECT pg_backend_pid()")
+	return pid != c.c.PgConn().PID(), err
+}
+
+// refuseSharing occupies the backend that served a last with a transaction of b, and
 // asks a again: in session mode a still has its own.
-func pooled(ctx context.Context, a, b *Conn) error {
+func refuseSharing(ctx context.Context, a, b *Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	before, err := value[uint32](ctx, a, "ask for the backend", "SELECT pg_backend_pid()")

@@ -23,8 +23,8 @@ type Snapshot struct {
 }
 
 // pingEvery keeps the session that holds a snapshot from looking idle to
-// proxies and to idle_in_transaction timeouts between here and there.
-const pingEvery = 20 * time.Second
+// proxies between here and there, and is how late its loss is noticed.
+const pingEvery = 5 * time.Second
 
 // Keeper is the session that holds an exported snapshot open.
 type Keeper struct {
