@@ -171,3 +171,13 @@ func (c *Conn) DatabaseBytes(ctx context.Context, database string) (int64, error
 	return value[int64](ctx, c, "size of database "+pgname.Printable(database),
 		`SELECT pg_database_size(oid) FROM pg_database WHERE datname = $1`, database)
 }
+
+// KnownSettings are the names of the server's settings, in lower case.
+func (c *Conn) KnownSettings(ctx context.Context) (map[string]bool, error) {
+	names, err := c.strings(ctx, "list settings", `SELECT lower(name) FROM pg_settings`)
+	known := make(map[string]bool, len(names))
+	for _, name := range names {
+		known[name] = true
+	}
+	return known, err
+}
