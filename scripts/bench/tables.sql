@@ -1,4 +1,5 @@
 -- Many small tables: what a schema costs in memory, with next to no data.
+SET synchronous_commit = off;
 DO $$
 BEGIN
   FOR i IN 1..10000 LOOP
