@@ -67,5 +67,5 @@ cd "$tree"
 bench=$(mktemp --directory)
 trap 'rm -rf "$bench"' EXIT
 go build -o "$bench/bench" ./scripts/bench
-# Not by exec, so that the trap runs; signals reach both.
+# Not by exec, so that the trap runs. An interrupt from the terminal reaches both.
 "$bench/bench" --binary "$binary" "${arguments[@]}"
