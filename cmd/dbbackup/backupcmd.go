@@ -43,6 +43,7 @@ func (a *application) backup(ctx context.Context, s *settings, kind func(*backup
 	if err == nil {
 		result, err = a.runBackup(ctx, s, kind)
 	}
+	err = interrupted(ctx, err)
 	if err == nil && len(result.Manifest.Omissions) > 0 {
 		err = errOmissions
 	}

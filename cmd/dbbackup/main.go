@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 )
@@ -31,7 +32,17 @@ type process struct {
 // run runs one command and returns its exit code. Errors have been printed.
 func run(ctx context.Context, p process) int {
 	a := newApplication(p)
-	err := a.run(ctx)
+	err := interrupted(ctx, a.run(ctx))
 	a.printError(err)
 	return exitCode(err)
+}
+
+// interrupted puts the signal that ended ctx in front of an error that came
+// of it: what was interrupted may only know that its context was cancelled.
+func interrupted(ctx context.Context, err error) error {
+	var bySignal *signalError
+	if err == nil || errors.Is(err, errOmissions) || errors.As(err, &bySignal) || !errors.As(context.Cause(ctx), &bySignal) {
+		return err
+	}
+	return errors.Join(bySignal, err)
 }
