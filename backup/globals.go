@@ -87,7 +87,8 @@ func (r *run) dumpGlobals(ctx context.Context, g *backupset.Globals) (err error)
 		return err
 	}
 	if err := trailer.CompleteCluster(); err != nil {
-		return fault.New(fault.Failed, "", "pg_dumpall exited with status 0, but its output is not whole: %w", err)
+		// %v: the kind of err is that of damage in a store, and nothing is stored.
+		return fault.New(fault.Failed, "", "pg_dumpall exited with status 0, but its output is not whole: %v", err)
 	}
 	_, err = object.Commit()
 	return err

@@ -63,7 +63,8 @@ func wholeArchive(path string) error {
 		err = toc.Complete(fileBytes(path))
 	}
 	if err != nil {
-		return fault.New(fault.Failed, "", "pg_dump exited with status 0, but its archive is not whole: %w", err)
+		// %v: the kind of err is that of damage in a store, and nothing is stored.
+		return fault.New(fault.Failed, "", "pg_dump exited with status 0, but its archive is not whole: %v", err)
 	}
 	return nil
 }

@@ -29,7 +29,8 @@ func (c *capture) plain(ctx context.Context, captured *Captured) (err error) {
 		return err
 	}
 	if err := trailer.Complete(); err != nil {
-		return fault.New(fault.Failed, "", "pg_dump exited with status 0, but its dump is not whole: %w", err)
+		// %v: the kind of err is that of damage in a store, and nothing is stored.
+		return fault.New(fault.Failed, "", "pg_dump exited with status 0, but its dump is not whole: %v", err)
 	}
 	done, err := object.Commit()
 	if err != nil {
