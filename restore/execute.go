@@ -35,6 +35,7 @@ func (p *Plan) Execute(ctx context.Context) ([]Outcome, error) {
 	}
 	var outcomes []Outcome
 	var failures []error
+	p.announce()
 	for _, s := range p.Steps {
 		if ctx.Err() != nil {
 			return outcomes, errors.Join(append(failures, context.Cause(ctx))...)
@@ -51,19 +52,20 @@ func (p *Plan) Execute(ctx context.Context) ([]Outcome, error) {
 	return outcomes, errors.Join(failures...)
 }
 
+// announce tells how much there is to do.
+func (p *Plan) announce() {
+	var expected int64
+	for _, s := range p.Steps {
+		expected += s.Source.DatabaseBytes
+	}
+	p.o.Report.Tasks(len(p.Steps), expected)
+}
+
 func (p *Plan) restore(ctx context.Context, s Step, o *Outcome) error {
 	p.o.Report.Info("restore begins", report.F("database", s.Name), report.F("action", string(s.Action)),
 		report.F("mode", string(s.Source.Mode)))
 	task := p.o.Report.Task(s.Name, s.Source.DatabaseBytes)
-	var err error
-	switch s.Action {
-	case Fill:
-		err = p.fill(ctx, s, o, task)
-	case Append:
-		err = p.load(ctx, s, s.Name, true, o, task)
-	default:
-		err = p.build(ctx, s, o, task)
-	}
+	err := p.restoreLocked(ctx, s, o, task)
 	task.End(err)
 	if err != nil {
 		return fmt.Errorf("restore database %s: %w", pgname.Printable(s.Name), err)
@@ -71,22 +73,8 @@ func (p *Plan) restore(ctx context.Context, s Step, o *Outcome) error {
 	return nil
 }
 
-// fill loads an empty database of initdb's in one transaction, and then gives
-// it its properties.
-func (p *Plan) fill(ctx context.Context, s Step, o *Outcome, task report.Task) error {
-	if err := p.load(ctx, s, s.Name, true, o, task); err != nil {
-		return err
-	}
-	conn, err := p.o.Target.Connect(ctx, p.o.Target.Database)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx) //nolint:errcheck // the transaction was acknowledged
-	return conn.Transact(ctx, "set properties", s.properties.PropertiesSQL(s.Name, p.propertyOptions()))
-}
-
-// build makes a new database under another name and renames it last (R2).
-func (p *Plan) build(ctx context.Context, s Step, o *Outcome, task report.Task) error {
+// restoreLocked keeps other restores out of the database meanwhile.
+func (p *Plan) restoreLocked(ctx context.Context, s Step, o *Outcome, task report.Task) error {
 	conn, err := p.adminConn(ctx, s.Name)
 	if err != nil {
 		return err
@@ -99,6 +87,41 @@ func (p *Plan) build(ctx context.Context, s Step, o *Outcome, task report.Task) 
 	if !free {
 		return fault.New(fault.Locked, "wait for that restore to end", "another restore into database %s is at work", pgname.Printable(s.Name))
 	}
+	switch s.Action {
+	case Fill:
+		return p.fill(ctx, conn, s, o, task)
+	case Append:
+		return p.loadInto(ctx, s, o, task)
+	default:
+		return p.build(ctx, conn, s, o, task)
+	}
+}
+
+// loadInto loads data into existing tables, all or nothing. Whether they are
+// empty is asked again, now that no other restore can fill them.
+func (p *Plan) loadInto(ctx context.Context, s Step, o *Outcome, task report.Task) error {
+	problems, err := p.appendProblems(ctx, &s)
+	if err != nil {
+		return err
+	}
+	if len(problems) > 0 {
+		return &fault.Error{Kind: fault.Precondition, Err: problems.sorted()}
+	}
+	return p.load(ctx, s, s.Name, true, o, task)
+}
+
+// fill loads an empty database of initdb's in one transaction, and then gives
+// it its properties.
+func (p *Plan) fill(ctx context.Context, conn *pg.Conn, s Step, o *Outcome, task report.Task) error {
+	if err := p.load(ctx, s, s.Name, true, o, task); err != nil {
+		return err
+	}
+	p.analyze(ctx, s.Name)
+	return conn.Transact(ctx, "set properties", s.properties.PropertiesSQL(s.Name, p.propertyOptions()))
+}
+
+// build makes a new database under another name and renames it last (R2).
+func (p *Plan) build(ctx context.Context, conn *pg.Conn, s Step, o *Outcome, task report.Task) error {
 	temporary := p.temporaryName(s)
 	if err := p.create(ctx, conn, s, temporary); err != nil {
 		return err
@@ -117,14 +140,22 @@ func (p *Plan) build(ctx context.Context, s Step, o *Outcome, task report.Task) 
 }
 
 // adminConn connects to a database that is not the one to be made: a database
-// in use can be neither renamed nor dropped.
+// in use can be neither renamed nor dropped. It is the same one for every
+// restore into a name, whatever database the user gave: a lock holds within one
+// database only.
 func (p *Plan) adminConn(ctx context.Context, name string) (*pg.Conn, error) {
-	for _, db := range []string{p.o.Target.Database, "postgres", "template1"} {
-		if db != name {
-			return p.o.Target.Connect(ctx, db)
+	var errs []error
+	for _, db := range []string{"postgres", "template1", p.o.Target.Database} {
+		if db == name {
+			continue
 		}
+		conn, err := p.o.Target.Connect(ctx, db)
+		if err == nil {
+			return conn, nil
+		}
+		errs = append(errs, err)
 	}
-	return nil, fmt.Errorf("no other database to connect to")
+	return nil, errors.Join(errs...)
 }
 
 // temporaryName is the same for every attempt to restore the same database of

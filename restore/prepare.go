@@ -47,6 +47,9 @@ type Plan struct {
 	// without secrets; Notices what differs and is kept.
 	Globals []string
 	Notices []string
+	// Omitted is what the set does not have, or the target cannot take, and
+	// will be missing.
+	Omitted []string
 
 	o       Options
 	tools   pgtool.Tools
@@ -162,7 +165,7 @@ func (p *preparation) choose() ([]backupset.Database, error) {
 				"backup set %s holds a single database, not a cluster", m.ID)
 		}
 		for _, f := range m.Failures {
-			p.Notices = append(p.Notices, fmt.Sprintf("not in this set, because its capture failed: %s", f.Error))
+			p.Omitted = append(p.Omitted, fmt.Sprintf("not in this set, because its capture failed: %s", f.Error))
 		}
 		return m.Databases, nil
 	}
@@ -192,6 +195,9 @@ func (p *preparation) planDatabase(ctx context.Context, d backupset.Database) er
 		s.Name = p.o.as()
 	}
 	if err := p.readProperties(ctx, &s); err != nil {
+		return err
+	}
+	if err := p.dropUnknownSettings(ctx, &s); err != nil {
 		return err
 	}
 	if err := p.readArchive(&s); err != nil {
@@ -230,7 +236,9 @@ func (p *preparation) decide(ctx context.Context, s *Step) error {
 		p.problems = append(p.problems, fmt.Sprintf("database %s does not exist: --data-only loads into tables that are there", name))
 	case p.o.DataOnly:
 		s.Action = Append
-		return p.checkAppend(ctx, s)
+		problems, err := p.appendProblems(ctx, s)
+		p.problems = append(p.problems, problems...)
+		return err
 	case !exists:
 		s.Action = Create
 	case existing.Invalid():

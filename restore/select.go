@@ -102,13 +102,13 @@ func (p *preparation) choosePatterns(s *Step, available []pgname.Table, wanted m
 	return nil
 }
 
-// checkAppend makes sure that data can be loaded into the existing tables
+// appendProblems says why data cannot be loaded into the existing tables
 // without doubling a row: they must all be there, and empty (FACTS: a second
 // data-only restore doubles the rows with exit 0).
-func (p *preparation) checkAppend(ctx context.Context, s *Step) error {
+func (p *Plan) appendProblems(ctx context.Context, s *Step) (Problems, error) {
 	conn, err := p.o.Target.Connect(ctx, s.Name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer conn.Close(ctx) //nolint:errcheck // only read from
 	var tables []pgname.Table
@@ -120,13 +120,14 @@ func (p *preparation) checkAppend(ctx context.Context, s *Step) error {
 	}
 	filled, missing, err := conn.FilledTables(ctx, tables)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var problems Problems
 	for _, t := range missing {
-		p.problems = append(p.problems, fmt.Sprintf("table %s does not exist in database %s", t.Printable(), pgname.Printable(s.Name)))
+		problems = append(problems, fmt.Sprintf("table %s does not exist in database %s", t.Printable(), pgname.Printable(s.Name)))
 	}
 	for _, t := range filled {
-		p.problems = append(p.problems, fmt.Sprintf("table %s in database %s is not empty: its rows would be doubled", t.Printable(), pgname.Printable(s.Name)))
+		problems = append(problems, fmt.Sprintf("table %s in database %s is not empty: its rows would be doubled", t.Printable(), pgname.Printable(s.Name)))
 	}
-	return nil
+	return problems, nil
 }
