@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"dbbackup/internal/backupset"
 	"dbbackup/internal/fault"
 	"dbbackup/internal/pg"
 	"dbbackup/internal/pgname"
@@ -19,6 +20,9 @@ import (
 type RefusedError struct{ Problems []pgtool.ObjectError }
 
 func (e *RefusedError) Error() string {
+	if len(e.Problems) == 1 {
+		return "the server refused " + e.Problems[0].String()
+	}
 	const shown = 20
 	var b strings.Builder
 	fmt.Fprintf(&b, "the server refused %d objects:", len(e.Problems))
@@ -34,6 +38,48 @@ func (e *RefusedError) Error() string {
 // publish gives the filled database its properties and its name in one
 // transaction. The name comes last, so that nothing half-made ever bears it.
 func (p *Plan) publish(ctx context.Context, conn *pg.Conn, s Step, temporary string) error {
+	conn, done, err := p.revived(ctx, conn, s.Name)
+	if err != nil {
+		return &unpublishedError{err}
+	}
+	defer done()
+	if err := p.rename(ctx, conn, s, temporary); err != nil {
+		return &unpublishedError{err}
+	}
+	return nil
+}
+
+// unpublishedError: the database is filled, and only its properties or its
+// name are missing.
+type unpublishedError struct{ err error }
+
+func (e *unpublishedError) Error() string {
+	return "the database is filled, but could not be put in its place: " + e.err.Error()
+}
+func (e *unpublishedError) Unwrap() error { return e.err }
+
+// revived returns the session that holds the lock, or a new one when hours of
+// silence have cost it its connection.
+func (p *Plan) revived(ctx context.Context, conn *pg.Conn, name string) (alive *pg.Conn, done func(), err error) {
+	if err := conn.Exec(ctx, "look whether the session is alive", "SELECT 1"); err == nil {
+		return conn, func() {}, nil
+	}
+	if alive, err = p.adminConn(ctx, name); err != nil {
+		return nil, nil, err
+	}
+	done = func() { alive.Close(ctx) } //nolint:errcheck // every statement was acknowledged
+	free, err := alive.TryLock(ctx, name)
+	if err == nil && !free {
+		err = fault.New(fault.Locked, "wait for that restore to end", "the session that locked database %s was lost, and another restore took the lock", pgname.Printable(name))
+	}
+	if err != nil {
+		done()
+		return nil, nil, err
+	}
+	return alive, done, nil
+}
+
+func (p *Plan) rename(ctx context.Context, conn *pg.Conn, s Step, temporary string) error {
 	db := pgname.Ident(temporary)
 	sql := []string{
 		fmt.Sprintf("COMMENT ON DATABASE %s IS NULL", db),
@@ -87,23 +133,35 @@ func (p *Plan) dropReplaced(ctx context.Context, conn *pg.Conn, s Step) error {
 	return nil
 }
 
-// leave decides what becomes of a database that is not complete. When the
-// target refused objects, the rest is there and may be all that is left of the
-// data: it stays, under its temporary name, and the error says how to use it.
-// Anything else that broke off is dropped.
+// leave decides what becomes of a database that did not come to its place.
+// When the target refused objects, or its properties or name, the rest is there
+// and may be all that is left of the data: it stays, under its temporary name,
+// and the error says how to use it. Anything else that broke off is dropped.
 func (p *Plan) leave(ctx context.Context, conn *pg.Conn, s Step, temporary string, o *Outcome, err error) error {
 	var refused *RefusedError
-	if !errors.As(err, &refused) {
+	var unpublished *unpublishedError
+	if !errors.As(err, &refused) && !errors.As(err, &unpublished) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
 		return errors.Join(err, p.dropUnfinished(ctx, conn, temporary))
 	}
 	o.KeptAs = temporary
-	return fault.New(fault.Failed, fmt.Sprintf("what could be restored is kept as database %s; running the restore again replaces it, and if it is good enough: ALTER DATABASE %s CONNECTION LIMIT -1; ALTER DATABASE %s RENAME TO %s",
+	rest := "what could be restored"
+	if s.Source.Mode == backupset.Plain {
+		rest = "what stands before that in the script"
+	}
+	return fault.New(fault.Failed, rest+fmt.Sprintf(" is kept as database %s; running the restore again replaces it, and if it is good enough: ALTER DATABASE %s CONNECTION LIMIT -1; ALTER DATABASE %s RENAME TO %s",
 		temporary, temporary, temporary, pgname.Ident(s.Name)), "%w", err)
 }
 
-const sizeEvery = 2 * time.Second
+const sizeEvery = time.Second
+
+// sizeOf asks for a size, also when the work that is watched has ended.
+func sizeOf(ctx context.Context, conn *pg.Conn, database string) (int64, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	return conn.DatabaseBytes(ctx, database)
+}
 
 // watchSize tells the task how large the database has become, until the
 // returned function is called. A watch that cannot connect watches nothing: it
@@ -119,13 +177,13 @@ func (p *Plan) watchSize(ctx context.Context, database string, task report.Task)
 		defer conn.Close(ctx) //nolint:errcheck // only read from
 		ticker := time.NewTicker(sizeEvery)
 		defer ticker.Stop()
-		for {
+		for over := false; !over; {
 			select {
 			case <-ctx.Done():
-				return
+				over = true // one last look, for the size in the end
 			case <-ticker.C:
 			}
-			size, err := conn.DatabaseBytes(ctx, database)
+			size, err := sizeOf(ctx, conn, database)
 			if err != nil {
 				return
 			}

@@ -26,6 +26,7 @@ var (
 	restoreError  = regexp.MustCompile(`^(?:pg_restore|psql): (?:error|fatal): (.*)$`)
 	copyError     = regexp.MustCompile(`^COPY failed for table ("(?:[^"]|"")+"): (.*)$`)
 	psqlError     = regexp.MustCompile(`^psql:(.*:\d+): (?:ERROR|FATAL|PANIC): +(.*)$`)
+	psqlStatement = regexp.MustCompile(`^psql:.*:\d+: STATEMENT: +(.*)$`)
 	serverMessage = regexp.MustCompile(`^(?:ERROR|FATAL|PANIC): +(.*)$`)
 	detailLine    = regexp.MustCompile(`^DETAIL: +(.*)$`)
 )
@@ -35,7 +36,7 @@ var (
 // whether a restore succeeded. pg_restore names the entry of its archive with
 // --verbose; without, the object is the first line of the command that failed.
 // psql names the line of its input when that was given with --file (also as
-// "--file -").
+// "--file -"), and with --echo-errors the command, too.
 func ParseRestoreErrors(stderr string) []ObjectError {
 	var p restoreParser
 	for line := range strings.Lines(stderr) {
@@ -58,6 +59,11 @@ func (p *restoreParser) line(line string) {
 	}
 	if e, ok := p.parse(line); ok {
 		p.found, p.open = append(p.found, e), true
+		return
+	}
+	if m := psqlStatement.FindStringSubmatch(line); m != nil && len(p.found) > 0 {
+		e := &p.found[len(p.found)-1]
+		e.Object, p.open = firstLine(m[1])+" ("+e.Object+")", false
 		return
 	}
 	if strings.HasPrefix(line, "pg_restore: ") || strings.HasPrefix(line, "psql:") {
@@ -103,7 +109,12 @@ func (p *restoreParser) more(e *ObjectError, line string) {
 	if command, ok := strings.CutPrefix(line, "Command was: "); ok {
 		p.open = false // what follows is the command's
 		if e.Object == "" {
-			e.Object = strings.TrimSuffix(strings.TrimRight(command, " ("), ";")
+			e.Object = firstLine(command)
 		}
 	}
+}
+
+// firstLine shortens the first line of a command to what names its object.
+func firstLine(command string) string {
+	return strings.TrimSuffix(strings.TrimRight(command, " ("), ";")
 }

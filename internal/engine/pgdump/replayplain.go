@@ -57,7 +57,8 @@ func (p *replay) plain(ctx context.Context) ([]pgtool.ObjectError, error) {
 		return nil, damagedPlain(err)
 	}
 	args := []string{
-		"--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1", "--output=/dev/null",
+		"--no-psqlrc", "--quiet", "--echo-errors", "--no-password", "--set=ON_ERROR_STOP=1",
+		"--output=/dev/null",
 		"--dbname=" + p.target.Endpoint.ChildConninfo(p.load.Database, "dbbackup psql"),
 		"--file=-",
 	}
