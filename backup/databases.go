@@ -25,6 +25,11 @@ import (
 // end the others; an interrupted run ends them all.
 func (r *run) captureDatabases(ctx context.Context) []Outcome {
 	outcomes := make([]Outcome, len(r.plans))
+	var expected int64
+	for _, p := range r.plans {
+		expected += p.expected
+	}
+	r.o.Report.Tasks(len(r.plans), expected)
 	var group errgroup.Group
 	group.SetLimit(r.o.ParallelDatabases)
 	for i, p := range r.plans {

@@ -7,6 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"regexp"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -36,8 +38,9 @@ type config struct {
 	MetricsFile       *string  `yaml:"metrics_file"`
 	LogFormat         *string  `yaml:"log_format"`
 	Hooks             struct {
-		Before []string `yaml:"before"`
-		After  []string `yaml:"after"`
+		Before  []string `yaml:"before"`
+		After   []string `yaml:"after"`
+		Timeout *string  `yaml:"timeout"`
 	} `yaml:"hooks"`
 	Databases map[string]capture `yaml:"databases"`
 }
@@ -73,13 +76,33 @@ func readConfig(path string) (config, error) {
 	if err := refuseWritable(path); err != nil {
 		return c, err
 	}
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	decoder.KnownFields(true)
-	if err := decoder.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
-		return c, fault.New(fault.Usage, "`dbbackup config` prints all keys", "config file %s: %w", path, err)
+	if err := decodeConfig(text, &c); err != nil {
+		return c, fault.New(fault.Usage, "`dbbackup config --config /dev/null` prints all keys", "config file %s: %w", path, err)
 	}
 	return c, nil
 }
+
+func decodeConfig(text []byte, c *config) error {
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	decoder.KnownFields(true)
+	err := decoder.Decode(c)
+	var wrong *yaml.TypeError
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil
+	case errors.As(err, &wrong):
+		return errors.New(unknownKey.ReplaceAllString(strings.Join(wrong.Errors, "; "), `unknown key "$1"`))
+	case err != nil:
+		return err
+	}
+	if err := decoder.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
+		return errors.New("it holds more than one document, of which only the first would count")
+	}
+	return nil
+}
+
+// unknownKey is how the library words a key that the struct does not have.
+var unknownKey = regexp.MustCompile(`field (.+?) not found in type main\.\w+`)
 
 // refuseWritable: a config file names programs to run, so nobody else may
 // change it.

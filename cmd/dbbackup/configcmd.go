@@ -3,16 +3,24 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
 	"dbbackup/backup"
-	"dbbackup/internal/fault"
+	"dbbackup/internal/pg"
+	"dbbackup/internal/report"
 )
 
-// printConfig prints what would hold, in the config file's own form, so that
-// it can be saved as one. Passwords are not part of it; one in a connection
-// string is masked.
+// connectionKeys are the config file's keys for parameters of libpq.
+var connectionKeys = [...]struct{ key, parameter string }{
+	{"host", "host"}, {"port", "port"}, {"user", "user"}, {"database", "dbname"}, {"sslmode", "sslmode"},
+}
+
+// printConfig prints what holds, in the config file's own form, so that it can
+// be saved as one. Passwords are no part of it.
 func (a *application) printConfig(ctx context.Context, s *settings) error {
 	if err := wantArgs(s.Context, 0, 0); err != nil {
 		return err
@@ -21,29 +29,33 @@ func (a *application) printConfig(ctx context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
+	if err := o.Validate(); err != nil {
+		return err
+	}
 	params, err := s.params()
 	if err != nil {
 		return err
 	}
-	connection := map[string]string{"host": params["host"], "port": params["port"], "user": params["user"], "database": params["dbname"], "sslmode": params["sslmode"]}
-	if params["password"] != "" {
-		a.log.Warn("the password of the connection string is not printed; keep it in ~/.pgpass")
+	hookLimit, err := a.hookLimit(s)
+	if err != nil {
+		return err
 	}
+	a.warnUnprinted(params)
 	effective := []struct {
 		key   string
 		value any
 	}{
-		{"store", s.storePath()}, {"connection", connection}, {"pg_bin", s.search().BinDir},
+		{"store", s.storePath()}, {"connection", printedConnection(params)}, {"pg_bin", s.search().BinDir},
 		{"mode", string(o.Defaults.Mode)}, {"plain_over", s.text("plain-over", a.config.PlainOver)},
-		{"compression", o.Defaults.Level}, {"timeout", o.Defaults.Limit.String()},
-		{"stall_timeout", o.Defaults.Stall.String()}, {"lock_timeout", o.Defaults.LockTimeout.String()},
+		{"compression", o.Defaults.Level}, {"timeout", printedTime(o.Defaults.Limit)},
+		{"stall_timeout", printedTime(o.Defaults.Stall)}, {"lock_timeout", printedTime(o.Defaults.LockTimeout)},
 		{"skip_large_objects", o.Defaults.SkipLargeObjects}, {"exclude_tables", append([]string{}, o.Defaults.ExcludeTables...)},
 		{"parallel_databases", o.ParallelDatabases}, {"jobs", o.Jobs}, {"attempts", o.Attempts},
 		{"exclude_databases", append([]string{}, s.list("exclude-db", a.config.ExcludeDatabases)...)},
 		{"metrics_file", s.text("metrics-file", a.config.MetricsFile)}, {"log_format", s.text("log-format", a.config.LogFormat)},
-		{"hooks", map[string][]string{
-			"before": append([]string{}, a.hookArgv(s, "before-hook", a.config.Hooks.Before)...),
-			"after":  append([]string{}, a.hookArgv(s, "after-hook", a.config.Hooks.After)...),
+		{"hooks", printedHooks{
+			append([]string{}, a.hookArgv(s, "before-hook", a.config.Hooks.Before)...),
+			append([]string{}, a.hookArgv(s, "after-hook", a.config.Hooks.After)...), printedTime(hookLimit),
 		}},
 		{"databases", a.config.Databases},
 	}
@@ -59,40 +71,45 @@ func (a *application) printConfig(ctx context.Context, s *settings) error {
 	return nil
 }
 
-// completion prints what a shell sources. It asks the program itself.
-func (a *application) completion(_ context.Context, s *settings) error {
-	if err := wantArgs(s.Context, 1, 1); err != nil {
-		return err
-	}
-	scripts := map[string]string{"bash": bashCompletion, "zsh": zshCompletion}
-	script, ok := scripts[s.Args().First()]
-	if !ok {
-		return fault.New(fault.Usage, "dbbackup completion bash", "no completion for %q: bash and zsh are known", s.Args().First())
-	}
-	_, err := a.stdout.Write([]byte(script))
-	return err
+type printedHooks struct {
+	Before  []string `yaml:"before"`
+	After   []string `yaml:"after"`
+	Timeout string   `yaml:"timeout"`
 }
 
-const bashCompletion = `# bash completion for dbbackup: source this, or install it as
-# /usr/share/bash-completion/completions/dbbackup
-_dbbackup() {
-  local cur=${COMP_WORDS[COMP_CWORD]}
-  local words=("${COMP_WORDS[@]:1:COMP_CWORD-1}")
-  if [[ $cur == -* ]]; then words+=("$cur"); fi
-  mapfile -t COMPREPLY < <(compgen -W "$(dbbackup "${words[@]}" --generate-bash-completion 2>/dev/null)" -- "$cur")
+func printedConnection(params pg.Params) map[string]string {
+	connection := map[string]string{}
+	for _, k := range connectionKeys {
+		connection[k.key] = params[k.parameter]
+	}
+	return connection
 }
-complete -o default -F _dbbackup dbbackup
-`
 
-const zshCompletion = `#compdef dbbackup
-# zsh completion for dbbackup: install it as _dbbackup in a folder of $fpath
-_dbbackup() {
-  local -a found
-  local words_before=("${words[@]:1:$((CURRENT-2))}")
-  if [[ ${words[CURRENT]} == -* ]]; then words_before+=("${words[CURRENT]}"); fi
-  found=("${(@f)$(dbbackup "${words_before[@]}" --generate-bash-completion 2>/dev/null)}")
-  compadd -a found
-  _files
+// warnUnprinted names the parameters of a connection string that a config file
+// has no key for: the password, and what belongs into libpq's service file.
+func (a *application) warnUnprinted(params pg.Params) {
+	var others []string
+	for parameter := range params {
+		known := slices.ContainsFunc(connectionKeys[:], func(k struct{ key, parameter string }) bool { return k.parameter == parameter })
+		if !known {
+			others = append(others, parameter)
+		}
+	}
+	if len(others) > 0 {
+		slices.Sort(others)
+		a.log.Warn("not printed, because the config file has no keys for it: keep a password in ~/.pgpass, the rest in a service file (PGSERVICE)",
+			report.F("parameters", strings.Join(others, " ")))
+	}
 }
-compdef _dbbackup dbbackup
-`
+
+// printedTime is a duration without the units that are zero: 2h and not 2h0m0s.
+func printedTime(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}

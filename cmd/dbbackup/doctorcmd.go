@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"dbbackup/internal/fault"
@@ -145,17 +146,31 @@ func (a *application) printFindings(s *settings, findings []finding) error {
 		}
 		return nil
 	}
+	// The worst comes last: that is what a terminal still shows.
+	order := map[string]int{"ok": 0, "advice": 1, "problem": 2}
+	sorted := slices.SortedStableFunc(slices.Values(findings), func(a, b finding) int { return order[a.State] - order[b.State] })
 	p := &printer{w: a.stdout}
-	for _, f := range findings {
-		p.line("%-8s %s: %s", f.State, f.About, f.Text)
-		if f.State != "ok" && f.Reason != "" {
-			p.line("         %s", f.Reason)
-		}
-		if f.State != "ok" && f.Warning != "" {
-			p.line("         careful: %s", f.Warning)
-		}
+	p.line("scripts/tune-host.sh --check explains the host's settings, --apply sets them and")
+	p.line("--revert takes that back.")
+	for _, f := range sorted {
+		f.print(p)
 	}
-	p.line("")
-	p.line("scripts/tune-host.sh --check explains the host's settings, --apply sets them and --revert takes that back.")
 	return p.err
+}
+
+func (f finding) print(p *printer) {
+	const indent = "         "
+	if f.State != "ok" {
+		p.line("")
+	}
+	p.wrapped(fmt.Sprintf("%-8s ", f.State), f.About+": "+f.Text)
+	if f.State == "ok" {
+		return
+	}
+	if f.Reason != "" {
+		p.wrapped(indent, f.Reason)
+	}
+	if f.Warning != "" {
+		p.wrapped(indent, "Careful: "+f.Warning)
+	}
 }

@@ -3,10 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"dbbackup/internal/fault"
 )
@@ -33,7 +34,7 @@ var errOmissions = errors.New("finished with declared omissions")
 // signalError is the cause that ends a run when a signal comes.
 type signalError struct{ signal syscall.Signal }
 
-func (e *signalError) Error() string { return fmt.Sprintf("interrupted by %s", e.signal) }
+func (e *signalError) Error() string { return "ended by " + unix.SignalName(e.signal) }
 
 func exitCode(err error) int {
 	var bySignal *signalError

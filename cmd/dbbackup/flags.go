@@ -28,35 +28,50 @@ func listFlag(name, usage string) cli.Flag {
 	return &cli.StringSliceFlag{Name: name, Usage: usage}
 }
 
-// Flags of every command.
+// onceFlag decides about one call. It has no environment variable: a
+// forgotten DBBACKUP_CONFIRM must not replace a database.
+func onceFlag(name, usage string, aliases ...string) cli.Flag {
+	return &cli.BoolFlag{Name: name, Aliases: aliases, Usage: usage}
+}
+
+// commonFlags are those of every command.
 func commonFlags() []cli.Flag {
-	return []cli.Flag{
-		stringFlag("config", "read defaults from this YAML `FILE` (default: "+defaultConfig+", where it exists)", ""),
-		stringFlag("store", "keep backup sets in this `DIR`", "./backups"),
+	return under("Everywhere", []cli.Flag{
+		stringFlag("config", "read settings from this YAML `FILE` (default: "+defaultConfig+", where it exists)", ""),
+		stringFlag("store", "the `DIR` that holds the backup sets", "./backups"),
 		stringFlag("log-format", "`FORMAT` of the log: text or json", "text"),
 		boolFlag("quiet", "log warnings and errors only"),
 		boolFlag("no-progress", "no progress bars, also on a terminal"),
-	}
+		helpFlag(),
+	})
 }
 
 // connectionFlags have no DBBACKUP_* variables: libpq's PG* hold.
 func connectionFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.StringFlag{Name: "host", Aliases: []string{"h"}, Usage: "server's `HOST` name, address or socket folder (PGHOST)"},
-		&cli.StringFlag{Name: "port", Aliases: []string{"p"}, Usage: "server's `PORT` (PGPORT)"},
-		&cli.StringFlag{Name: "username", Aliases: []string{"U"}, Usage: "connect as this `ROLE` (PGUSER)"},
+	return under("Connection (as libpq: PGHOST, ~/.pgpass and the rest hold too)", []cli.Flag{
+		&cli.StringFlag{Name: "host", Aliases: []string{"h"}, Usage: "the server's `HOST` name, address or socket folder"},
+		&cli.StringFlag{Name: "port", Aliases: []string{"p"}, Usage: "the server's `PORT`"},
+		&cli.StringFlag{Name: "username", Aliases: []string{"U"}, Usage: "connect as this `ROLE`"},
 		&cli.StringFlag{Name: "dbname", Aliases: []string{"d"}, Usage: "maintenance `DATABASE`, a postgresql:// URI or keyword = value pairs"},
-		stringFlag("pg-bin", "`DIR` with pg_dump, pg_restore, psql and pg_dumpall", ""),
-	}
+		onceFlag("no-password", "never ask for a password", "w"),
+		onceFlag("password", "ask for the password first", "W"),
+		pgBinFlag(),
+	})
+}
+
+func pgBinFlag() cli.Flag {
+	return stringFlag("pg-bin", "`DIR` with pg_dump, pg_restore, psql and pg_dumpall (default: found by version)", "")
 }
 
 func jsonFlag() cli.Flag { return boolFlag("json", "print JSON, one object per line") }
 
+func outputFlags() []cli.Flag { return under("Output", []cli.Flag{jsonFlag()}) }
+
 func jobsFlag(usage string) cli.Flag { return intFlag("jobs", usage, "j") }
 
-// captureFlags are those of both backup commands and of probe.
+// captureFlags are those of both backup commands, of probe and of config.
 func captureFlags() []cli.Flag {
-	return []cli.Flag{
+	return under("Capture", []cli.Flag{
 		stringFlag("mode", "`MODE`: auto, custom, plain or directory", "auto"),
 		stringFlag("plain-over", "auto takes plain for databases above this `SIZE`", "5GB"),
 		&cli.IntFlag{Name: "compression", Aliases: []string{"Z"}, Usage: "gzip `LEVEL`, 0 to 6; higher ones are capped", Value: 6, EnvVars: env("compression")},
@@ -65,57 +80,60 @@ func captureFlags() []cli.Flag {
 		stringFlag("stall-timeout", "end a capture that has not moved for this `TIME`; 0 is never", "15m"),
 		stringFlag("lock-timeout", "wait this `TIME` for the lock on each table; 0 is for ever", "60s"),
 		boolFlag("skip-large-objects", "leave all large objects out, and say so"),
-	}
+	})
 }
 
 func runFlags() []cli.Flag {
-	return []cli.Flag{
+	return under("Run", []cli.Flag{
 		intFlag("parallel-databases", "capture `N` databases at a time (default: from the CPUs)"),
 		intFlag("attempts", "capture a database at most `N` times while the server is unavailable (default: 3)"),
 		boolFlag("no-space-check", "do not compare the estimated size with the free space"),
 		stringFlag("metrics-file", "write Prometheus metrics to this `FILE` after the run", ""),
-		stringFlag("before-hook", "run this `PROGRAM` first; the run fails when it does", ""),
+		stringFlag("before-hook", "run this `PROGRAM` first; the run does not begin when it fails", ""),
 		stringFlag("after-hook", "run this `PROGRAM` last, whatever the result, which it gets in its environment and as JSON", ""),
-		jsonFlag(),
-	}
+		stringFlag("hook-timeout", "end a hook after this `TIME`; 0 is never", "10m"),
+	})
+}
+
+func excludeDatabasesFlags() []cli.Flag {
+	return under("Selection", []cli.Flag{listFlag("exclude-db", "leave out databases that match `PATTERN`; may be repeated")})
 }
 
 func selectionFlags() []cli.Flag {
-	return []cli.Flag{
+	return under("Selection", []cli.Flag{
 		listFlag("table", "only tables that are called, or match, `PATTERN`; may be repeated"),
 		listFlag("schema", "only tables in schemas that match `PATTERN`; may be repeated"),
-	}
+	})
 }
 
 func exclusionFlags() []cli.Flag {
-	return []cli.Flag{
+	return under("Selection", []cli.Flag{
 		listFlag("exclude-table", "without the data of tables that match `PATTERN`; may be repeated"),
 		listFlag("exclude-schema", "without the data of schemas that match `PATTERN`; may be repeated"),
-	}
+	})
 }
 
 func restoreFlags() []cli.Flag {
-	return []cli.Flag{
+	return under("Restore", []cli.Flag{
 		stringFlag("set", "the `SET`: its id or the beginning of it, the path of its folder, or latest", "latest"),
+		onceFlag("dry-run", "check everything, print what would be done, and write nothing"),
+		onceFlag("clean", "replace databases that exist; needs --confirm, or a yes on the terminal"),
+		onceFlag("confirm", "yes, replace them"),
 		jobsFlag("parallel `N` of pg_restore (default: from the CPUs)"),
-		boolFlag("clean", "replace databases that exist; needs --confirm, or a yes on the terminal"),
-		boolFlag("confirm", "yes, replace them"),
-		boolFlag("dry-run", "check everything, print what would be done, and write nothing"),
 		boolFlag("no-analyze", "do not collect statistics after the restore"),
 		listFlag("map-tablespace", "use tablespace B where the set says A: `A=B`; may be repeated"),
-		jsonFlag(),
-	}
+	})
 }
 
 func singleRestoreFlags() []cli.Flag {
-	return []cli.Flag{
-		stringFlag("target-db", "restore under this `NAME`", ""),
-		boolFlag("data-only", "load data into the existing, empty tables of an existing database"),
-		boolFlag("schema-only", "restore definitions without data"),
-		boolFlag("no-owner", "everything belongs to the role that restores"),
-		boolFlag("no-acl", "without privileges"),
+	return under("Restore", []cli.Flag{
+		&cli.StringFlag{Name: "target-db", Usage: "restore under this `NAME`"},
+		onceFlag("data-only", "load data into the existing, empty tables of an existing database"),
+		onceFlag("schema-only", "restore definitions without data"),
+		onceFlag("no-owner", "everything belongs to the role that restores"),
+		onceFlag("no-acl", "without privileges"),
 		listFlag("map-role", "use role B where the set says A: `A=B`; may be repeated"),
-	}
+	})
 }
 
 func join(sets ...[]cli.Flag) []cli.Flag {

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"text/tabwriter"
 
 	"dbbackup/backup"
 	"dbbackup/internal/backupset"
@@ -121,38 +120,48 @@ func probeDatabase(p backup.Plan) probedDatabase {
 
 func (a *application) printProbe(p probed) error {
 	out := &printer{w: a.stdout}
-	out.line("Server     PostgreSQL %s at %s, system identifier %s", p.Server.Version, p.Server.Address, p.Server.Identifier)
+	out.wrapped("Server     ", fmt.Sprintf("PostgreSQL %s at %s, system identifier %s", p.Server.Version, p.Server.Address, p.Server.Identifier))
 	out.line("Host       %s, %s of memory available%s", plural(p.Host.CPUs, "CPU"),
 		bytesize.Format(p.Host.AvailableMemoryBytes), memoryLimit(p.Host))
 	if p.Host.Store != nil {
-		out.line("Store      %s free in %s (%s)", bytesize.Format(p.Host.Store.FreeBytes), p.Host.Store.Path, p.Host.Store.Type)
+		out.wrapped("Store      ", fmt.Sprintf("%s free in %s (%s)", bytesize.Format(p.Host.Store.FreeBytes), p.Host.Store.Path, p.Host.Store.Type))
 	}
 	for _, t := range p.Tools {
 		out.line("Tools      %s in %s", t.Version, t.Dir)
 	}
 	for _, why := range p.Limits.Why {
-		out.line("Run        %s", why)
+		out.wrapped("Run        ", why)
 	}
-	out.line("")
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "DATABASE\tSIZE\tTABLES\tLARGE OBJECTS\tMODE\tWHY") //nolint:errcheck // Flush reports
-	for _, d := range p.Databases {
-		mode, why := d.Mode, d.Why
-		if d.Problem != "" {
-			mode, why = "FAILS", d.Problem
-		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\n", pgname.Printable(d.Name), bytesize.Format(d.Bytes), d.Tables, d.LargeObjects, mode, why) //nolint:errcheck // Flush reports
-		for _, t := range d.Largest {
-			fmt.Fprintf(w, "  %s\t%s\t\t\t\t%s out of line\n", t.Name, bytesize.Format(t.HeapBytes+t.ToastBytes), bytesize.Format(t.ToastBytes)) //nolint:errcheck // Flush reports
-		}
-	}
-	if err := w.Flush(); err != nil {
-		return err
+	for i := range p.Databases {
+		out.line("")
+		printProbed(out, &p.Databases[i])
 	}
 	if out.err != nil {
 		return out.err
 	}
 	return printOmissions(a.stdout, p.Omissions)
+}
+
+// printProbed prints a database in three columns: names, sizes, and what is to
+// be said of them.
+func printProbed(out *printer, d *probedDatabase) {
+	const nameWidth = 26
+	row := func(name string, bytes int64, text string) {
+		out.wrapped(fmt.Sprintf("%-*s  %8s  ", nameWidth, cut(name, nameWidth), bytesize.Format(bytes)), text)
+	}
+	verdict := d.Mode + ": " + d.Why
+	if d.Problem != "" {
+		verdict = "FAILS: " + d.Problem
+	}
+	row(pgname.Printable(d.Name), d.Bytes, verdict)
+	out.line("%*s%s, %s", nameWidth+12, "", plural(d.Tables, "table"), plural(int(d.LargeObjects), "large object"))
+	for _, t := range d.Largest {
+		outOfLine := ""
+		if t.ToastBytes > t.HeapBytes {
+			outOfLine = bytesize.Format(t.ToastBytes) + " of it out of line"
+		}
+		row("  "+t.Name, t.HeapBytes+t.ToastBytes, outOfLine)
+	}
 }
 
 func memoryLimit(f sysprobe.Facts) string {

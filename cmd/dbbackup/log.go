@@ -3,80 +3,85 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
 	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
 
 	"dbbackup/internal/bytesize"
 	"dbbackup/internal/fault"
-	"dbbackup/internal/pgname"
 	"dbbackup/internal/report"
 )
 
 // logReporter writes what the verbs report to standard error: as log lines,
 // and on a terminal also as one bar per task and one for their total.
 type logReporter struct {
-	log *logrus.Logger
-	out io.Writer
+	log     *logrus.Logger
+	out     io.Writer
+	hasBars bool // on a terminal, where somebody looks
 
 	mu    sync.Mutex
-	bars  *mpb.Progress // nil without a terminal, and after close
-	total *totalBar
+	bars  *mpb.Progress // nil before the first task and after close
+	total *totalBar     // nil unless several tasks were announced
+	tasks announced
 }
 
-func newLogReporter(w io.Writer, format string, quiet, terminal bool) (*logReporter, error) {
-	r := &logReporter{log: logrus.New(), out: w}
+// announced is what Tasks said.
+type announced struct {
+	count    int
+	expected int64
+}
+
+// newLogReporter logs in a format, text or json. columns is the width of the
+// terminal, or 0 where there is none.
+func newLogReporter(w io.Writer, format string, quiet bool, columns int, bars bool) (*logReporter, error) {
+	r := &logReporter{log: logrus.New(), out: w, hasBars: bars && columns > 0 && !quiet && format == "text"}
 	r.log.SetOutput(w)
 	if quiet {
 		r.log.SetLevel(logrus.WarnLevel)
 	}
 	switch format {
 	case "json":
-		r.log.SetFormatter(&logrus.JSONFormatter{TimestampFormat: time.RFC3339})
-		return r, nil
+		r.log.SetFormatter(jsonLines{})
 	case "text":
-		r.log.SetFormatter(&logrus.TextFormatter{DisableColors: true, FullTimestamp: true, TimestampFormat: time.RFC3339})
+		r.log.SetFormatter(textLines{columns: columns})
 	default:
 		return nil, fault.New(fault.Usage, "", "--log-format: %q is neither text nor json", format)
-	}
-	if terminal && !quiet {
-		r.bars = mpb.New(mpb.WithOutput(w), mpb.WithWidth(80), mpb.WithRefreshRate(200*time.Millisecond))
-		r.log.SetOutput(r.bars) // lines appear above the bars
 	}
 	return r, nil
 }
 
 func (r *logReporter) Info(message string, fields ...report.Field) {
-	r.log.WithFields(logFields(fields)).Info(message)
+	r.log.WithFields(ordered(fields)).Info(message)
 }
 
 func (r *logReporter) Warn(message string, fields ...report.Field) {
-	r.log.WithFields(logFields(fields)).Warn(message)
+	r.log.WithFields(ordered(fields)).Warn(message)
 }
 
-func logFields(fields []report.Field) logrus.Fields {
-	m := logrus.Fields{}
-	for _, f := range fields {
-		switch value := f.Value.(type) {
-		case error:
-			m[f.Key] = value.Error()
-		case fmt.Stringer:
-			m[f.Key] = value.String()
-		default:
-			m[f.Key] = value
-		}
+// Tasks announces tasks, for a bar that sums them up.
+func (r *logReporter) Tasks(count int, expectedBytes int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tasks = announced{count, expectedBytes}
+}
+
+// Task begins a bar on a terminal, and else a line now and then.
+func (r *logReporter) Task(name string, expectedBytes int64) report.Task {
+	if !r.hasBars {
+		return &lineTask{r: r, name: name, expected: expectedBytes, began: time.Now(), said: time.Now()}
 	}
-	return m
+	return r.beginBar(name, expectedBytes)
 }
 
-// close ends the bars. Log lines still work after it.
+// close ends the bars. Log lines still work after it, and a new task begins
+// new bars.
 func (r *logReporter) close() {
 	r.mu.Lock()
 	bars, total := r.bars, r.total
-	r.bars, r.total = nil, nil
+	r.bars, r.total, r.tasks = nil, nil, announced{}
 	r.mu.Unlock()
 	if bars == nil {
 		return
@@ -84,97 +89,8 @@ func (r *logReporter) close() {
 	if total != nil {
 		total.bar.Abort(true)
 	}
-	bars.Shutdown()
+	bars.Wait() // for the last screen, which has no bars: every task has ended
 	r.log.SetOutput(r.out)
-}
-
-// Task begins a bar on a terminal, and else a line now and then.
-func (r *logReporter) Task(name string, expectedBytes int64) report.Task {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.bars == nil {
-		return &lineTask{r: r, name: name, expected: expectedBytes, began: time.Now(), said: time.Now()}
-	}
-	if r.total == nil {
-		r.total = newTotalBar(r.bars)
-	}
-	r.total.expect(expectedBytes)
-	return &barTask{r: r, name: name, bar: newBar(r.bars, name, expectedBytes), total: r.total, began: time.Now()}
-}
-
-// shownName keeps a bar's line within 80 columns.
-func shownName(name string) string {
-	shown := []rune(pgname.Printable(name))
-	if len(shown) > 18 {
-		shown = append(shown[:17], '…')
-	}
-	return string(shown)
-}
-
-func newBar(bars *mpb.Progress, name string, expected int64) *mpb.Bar {
-	return bars.AddBar(max(expected, 1),
-		mpb.PrependDecorators(decor.Name(shownName(name), decor.WC{W: 19, C: decor.DindentRight})),
-		mpb.AppendDecorators(
-			decor.CurrentKibiByte("% .1f", decor.WC{W: 11}),
-			decor.AverageSpeed(decor.SizeB1024(0), "% .1f", decor.WC{W: 13}),
-			decor.OnComplete(decor.AverageETA(decor.ET_STYLE_GO, decor.WC{W: 8}), "    done"),
-		), mpb.BarRemoveOnComplete())
-}
-
-// totalBar sums up the tasks, below them.
-type totalBar struct {
-	mu       sync.Mutex
-	bar      *mpb.Bar
-	expected int64
-}
-
-func newTotalBar(bars *mpb.Progress) *totalBar {
-	return &totalBar{bar: bars.AddBar(0,
-		mpb.BarPriority(1<<20),
-		mpb.PrependDecorators(decor.Name("total", decor.WC{W: 19, C: decor.DindentRight})),
-		mpb.AppendDecorators(
-			decor.CurrentKibiByte("% .1f", decor.WC{W: 11}),
-			decor.AverageSpeed(decor.SizeB1024(0), "% .1f", decor.WC{W: 13}),
-			decor.AverageETA(decor.ET_STYLE_GO, decor.WC{W: 8}),
-		))}
-}
-
-func (t *totalBar) expect(bytes int64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.expected += bytes
-	t.bar.SetTotal(t.expected, false)
-}
-
-func (t *totalBar) add(bytes int64) { t.bar.IncrInt64(bytes) }
-
-// barTask is a task on a terminal.
-type barTask struct {
-	r     *logReporter
-	name  string
-	bar   *mpb.Bar
-	total *totalBar
-	began time.Time
-
-	mu   sync.Mutex
-	last int64
-}
-
-func (t *barTask) Progress(bytes int64) {
-	t.mu.Lock()
-	moved := bytes - t.last
-	t.last = bytes
-	t.mu.Unlock()
-	t.bar.SetCurrent(bytes)
-	t.total.add(moved)
-}
-
-func (t *barTask) End(err error) {
-	t.mu.Lock()
-	last := t.last
-	t.mu.Unlock()
-	t.bar.Abort(true)
-	t.r.ended(t.name, last, time.Since(t.began), err)
 }
 
 // sayEvery is how often a task without a terminal says how far it is.
@@ -228,10 +144,42 @@ func (t *lineTask) End(err error) {
 // ended says how a task ended. Its error is printed once, at the end of the
 // command; here only where in the order of things it happened.
 func (r *logReporter) ended(name string, bytes int64, took time.Duration, err error) {
-	fields := []report.Field{report.F("task", name), report.F("bytes", bytesize.Format(bytes)), report.F("took", took.Round(10*time.Millisecond).String())}
+	fields := []report.Field{report.F("task", name), report.F("bytes", bytesize.Format(bytes)), report.F("took", shortTime(took.Seconds()))}
 	if err != nil {
 		r.Warn("failed", append(fields, report.F("because", firstLine(err)))...)
 		return
 	}
 	r.Info("done", fields...)
+}
+
+// logsJSON reports whether the log is JSON. Errors in the command line come
+// before there is a log, so that the arguments are looked at as they are.
+func (a *application) logsJSON() bool {
+	if a.log != nil {
+		_, isJSON := a.log.log.Formatter.(jsonLines)
+		return isJSON
+	}
+	format := a.lookup("DBBACKUP_LOG_FORMAT")
+	for i, arg := range a.args {
+		name, value, hasValue := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		switch {
+		case arg == "--":
+			return format == "json"
+		case !isFlag(arg) || name != "log-format":
+		case hasValue:
+			format = value
+		case i+1 < len(a.args):
+			format = a.args[i+1]
+		}
+	}
+	return format == "json"
+}
+
+// printErrorJSON is the last line of a log in JSON.
+func (a *application) printErrorJSON(text string, code int, hints []string) {
+	log := logrus.New()
+	log.SetOutput(a.stderr)
+	log.SetFormatter(jsonLines{})
+	log.WithFields(ordered([]report.Field{report.F("exit_code", code), report.F("hints", append([]string{}, hints...))})).
+		Error(fmt.Sprint(text))
 }

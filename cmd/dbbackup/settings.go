@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"os"
 	"runtime"
 	"strings"
@@ -33,9 +34,23 @@ func (a *application) resolve(c *cli.Context) (*settings, error) {
 	if a.config, err = readConfig(c.String("config")); err != nil {
 		return nil, err
 	}
+	if err := s.refuseEmpty("set", "target-db"); err != nil {
+		return nil, err
+	}
 	a.log, err = newLogReporter(a.stderr, s.text("log-format", a.config.LogFormat), c.Bool("quiet"),
-		!c.Bool("no-progress") && isTerminal(a.stderr))
+		columns(a.stderr), !c.Bool("no-progress"))
 	return s, err
+}
+
+// refuseEmpty refuses flags whose value is empty, as a script's unset variable
+// leaves them: they must not mean something else than what was meant.
+func (s *settings) refuseEmpty(flags ...string) error {
+	for _, flag := range flags {
+		if s.IsSet(flag) && s.String(flag) == "" {
+			return fault.New(fault.Usage, helpHint(s.Context), "--%s is empty", flag)
+		}
+	}
+	return nil
 }
 
 // text is a string flag's value.
@@ -118,12 +133,31 @@ func (s *settings) params() (pg.Params, error) {
 	}), nil
 }
 
-// endpoint finds the server that the connection flags name.
+// endpoint finds the server that the connection flags name, and asks for the
+// password as psql does: when the server wants one that nothing gives, or
+// first with -W, and never with -w or without a terminal.
 func (s *settings) endpoint(ctx context.Context) (*pg.Endpoint, error) {
 	params, err := s.params()
 	if err != nil {
 		return nil, err
 	}
+	first, never := s.Bool("password"), s.Bool("no-password")
+	if first && never {
+		return nil, fault.New(fault.Usage, "", "-W asks for a password, -w never does: give one of them")
+	}
+	if !first {
+		endpoint, err := s.resolveEndpoint(ctx, params)
+		if never || !errors.Is(err, pg.ErrNoPassword) || !s.a.canAsk() {
+			return endpoint, err
+		}
+	}
+	if params["password"], err = s.a.askPassword(ctx); err != nil {
+		return nil, err
+	}
+	return s.resolveEndpoint(ctx, params)
+}
+
+func (s *settings) resolveEndpoint(ctx context.Context, params pg.Params) (*pg.Endpoint, error) {
 	return pg.Resolve(ctx, pg.Options{
 		Params: params, Env: s.a.env, Application: "dbbackup",
 		Retry: pg.Retry{Attempts: 4, First: 500 * time.Millisecond, Notify: func(err error, wait time.Duration) {

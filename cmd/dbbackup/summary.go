@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
-	"text/tabwriter"
 	"time"
 
 	"dbbackup/backup"
@@ -88,29 +88,26 @@ func (a *application) printSummary(s *settings, sum summary) error {
 	if len(sum.Databases) == 0 {
 		return nil
 	}
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "DATABASE\tSIZE\tFORMAT\tSTORED\tRATIO\tMB/s\tTIME\tRESULT\t") //nolint:errcheck // Flush reports
+	t := newTable(nameColumns, "DATABASE", ">SIZE", "FORMAT", ">STORED", ">RATIO", ">MB/s", ">TIME", "RESULT")
 	for _, d := range sum.Databases {
-		d.print(w)
+		t.add(d.cells()...)
 	}
-	if err := w.Flush(); err != nil {
+	if err := t.print(a.stdout); err != nil {
 		return err
 	}
 	return sum.printEnd(a.stdout)
 }
 
-func (d databaseSummary) print(w io.Writer) {
-	name := pgname.Printable(d.Name)
+func (d databaseSummary) cells() []string {
 	if d.Result != "ok" {
-		fmt.Fprintf(w, "%s\t\t\t\t\t\t\t%s\t\n", name, d.Result) //nolint:errcheck // Flush reports
-		return
+		return []string{pgname.Printable(d.Name), "", "", "", "", "", "", d.Result}
 	}
-	rate := 0.0
+	perSecond := 0.0
 	if d.Seconds > 0 {
-		rate = float64(d.Bytes) / d.Seconds / (1 << 20)
+		perSecond = float64(d.Bytes) / d.Seconds / (1 << 20)
 	}
-	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.2f\t%.1f\t%s\t%s\t\n", name, bytesize.Format(d.Bytes), d.Mode, //nolint:errcheck // Flush reports
-		bytesize.Format(d.StoredBytes), d.Ratio, rate, shortTime(d.Seconds), d.Result)
+	return []string{pgname.Printable(d.Name), bytesize.Format(d.Bytes), d.Mode, bytesize.Format(d.StoredBytes),
+		fmt.Sprintf("%.2f", d.Ratio), fmt.Sprintf("%.4g", math.Round(perSecond*10)/10), shortTime(d.Seconds), d.Result}
 }
 
 func (sum summary) printEnd(w io.Writer) error {
@@ -131,16 +128,15 @@ func printOmissions(w io.Writer, omissions []backupset.Omission) error {
 	if _, err := fmt.Fprintf(w, "Not in it (%d):\n", len(omissions)); err != nil {
 		return err
 	}
+	p := &printer{w: w}
 	for _, o := range omissions {
 		where := "cluster"
 		if o.Database != "" {
 			where = "database " + pgname.Printable(o.Database)
 		}
-		if _, err := fmt.Fprintf(w, "  - %s: %s: %s\n", where, o.Object, o.Reason); err != nil {
-			return err
-		}
+		p.wrapped("  - ", where+": "+o.Object+": "+o.Reason)
 	}
-	return nil
+	return p.err
 }
 
 func shortTime(seconds float64) string {

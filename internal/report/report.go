@@ -9,6 +9,9 @@ type Reporter interface {
 	Info(message string, fields ...Field)
 	// Warn is for what an operator should do something about.
 	Warn(message string, fields ...Field)
+	// Tasks announces that so many tasks follow, of so many bytes in all, an
+	// estimate. It need not be called.
+	Tasks(count int, expectedBytes int64)
 	// Task begins a piece of work that moves bytes, such as the capture of one
 	// database. expectedBytes is an estimate; 0 when there is none.
 	Task(name string, expectedBytes int64) Task
@@ -39,6 +42,9 @@ func (Discard) Info(string, ...Field) {}
 
 // Warn does nothing.
 func (Discard) Warn(string, ...Field) {}
+
+// Tasks does nothing.
+func (Discard) Tasks(int, int64) {}
 
 // Task returns a task that tells nobody.
 func (Discard) Task(string, int64) Task { return discardTask{} }
