@@ -60,7 +60,7 @@ func (e *Endpoint) childOptions() string {
 	if e.version >= 140000 {
 		options += " -c idle_session_timeout=0"
 	}
-	return strings.TrimSpace(options + " " + given)
+	return options + " " + given
 }
 
 // overrides reports whether an environment variable must not reach a child,

@@ -248,9 +248,10 @@ func withSettings(env []string, settings map[string]string) []string {
 	for name, value := range settings {
 		options += " -c " + name + "=" + optionEscape.Replace(value)
 	}
-	return append(kept, "PGOPTIONS="+strings.TrimSpace(options))
+	return append(kept, "PGOPTIONS="+strings.TrimLeft(options, " "))
 }
 
 // optionEscape quotes a value within PGOPTIONS, where a backslash makes the
-// next character literal (PostgreSQL manual, libpq, "options").
-var optionEscape = strings.NewReplacer(`\`, `\\`, " ", `\ `, "\t", "\\\t", "\n", "\\\n")
+// next character literal (PostgreSQL manual, libpq, "options"), any white
+// space included (pg_split_opts in the server's postinit.c).
+var optionEscape = strings.NewReplacer(`\`, `\\`, " ", `\ `, "\t", "\\\t", "\n", "\\\n", "\r", "\\\r", "\v", "\\\v", "\f", "\\\f")
