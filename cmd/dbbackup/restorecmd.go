@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"dbbackup/internal/backupset"
@@ -87,18 +85,25 @@ func (a *application) carryOut(ctx context.Context, s *settings, o restore.Optio
 	if s.Bool("dry-run") {
 		return a.printPlan(s, o, plan)
 	}
-	if err := a.confirm(s, o.Target, plan); err != nil {
+	if err := a.confirm(ctx, s, o.Target, plan); err != nil {
 		return err
 	}
 	for _, notice := range plan.Notices {
 		a.log.Warn(notice)
 	}
+	for _, omitted := range plan.Omitted {
+		a.log.Warn("will be missing: " + omitted)
+	}
 	outcomes, err := plan.Execute(ctx)
+	a.log.close() // the bars end before the table begins
+	if err == nil && len(plan.Omitted) > 0 {
+		err = errOmissions
+	}
 	return a.keep(err, a.printRestored(s, o.Set.ID(), outcomes, err))
 }
 
 // confirm asks before databases are replaced: on a terminal, or by --confirm.
-func (a *application) confirm(s *settings, target *pg.Endpoint, plan *restore.Plan) error {
+func (a *application) confirm(ctx context.Context, s *settings, target *pg.Endpoint, plan *restore.Plan) error {
 	destroys := plan.Destroys()
 	if len(destroys) == 0 || s.Bool("confirm") {
 		return nil
@@ -107,13 +112,25 @@ func (a *application) confirm(s *settings, target *pg.Endpoint, plan *restore.Pl
 	for _, name := range destroys {
 		names = append(names, pgname.Printable(name))
 	}
-	what := fmt.Sprintf("on %s (system identifier %s) this drops: %s", target, plan.Server.SystemIdentifier, strings.Join(names, ", "))
-	if !isTerminal(a.stdin) || !isTerminal(a.stderr) {
-		return fault.New(fault.Usage, "give --confirm if that is what you want", "%s", what)
+	where := fmt.Sprintf("on %s (system identifier %s)", target, plan.Server.SystemIdentifier)
+	if !a.canAsk() {
+		return fault.New(fault.Usage, "give --confirm if that is what you want", "%s this drops: %s", where, strings.Join(names, ", "))
 	}
-	fmt.Fprintf(a.stderr, "%s\nType yes to go on: ", what) //nolint:errcheck // a terminal
-	answer, err := bufio.NewReader(a.stdin).ReadString('\n')
-	if err != nil || strings.TrimSpace(answer) != "yes" {
+	ask := &printer{w: a.stderr}
+	ask.line("")
+	ask.wrapped("", "These databases "+where+" will be replaced, and what they hold now will be lost:")
+	for _, name := range names {
+		ask.line("  %s", name)
+	}
+	if ask.err != nil {
+		return ask.err
+	}
+	fmt.Fprint(a.stderr, "Type yes to go on: ") //nolint:errcheck // a terminal
+	answer, err := a.readAnswer(ctx)
+	if err != nil {
+		return err
+	}
+	if answer != "yes" {
 		return fault.New(fault.Usage, "", "not confirmed, nothing was written")
 	}
 	return nil
@@ -126,6 +143,7 @@ type planJSON struct {
 	Globals   []string       `json:"globals"`
 	Databases []planDatabase `json:"databases"`
 	Notices   []string       `json:"notices"`
+	Omitted   []string       `json:"omitted"`
 }
 
 type planDatabase struct {
@@ -138,7 +156,7 @@ type planDatabase struct {
 }
 
 func (a *application) printPlan(s *settings, o restore.Options, plan *restore.Plan) error {
-	p := planJSON{Set: o.Set.ID(), Target: o.Target.String(), Globals: plan.Globals, Notices: plan.Notices}
+	p := planJSON{Set: o.Set.ID(), Target: o.Target.String(), Globals: plan.Globals, Notices: plan.Notices, Omitted: plan.Omitted}
 	for _, step := range plan.Steps {
 		p.Databases = append(p.Databases, planDatabase{step.Name, string(step.Action), step.Source.Name,
 			string(step.Source.Mode), step.Source.DatabaseBytes, step.Notices})
@@ -159,6 +177,9 @@ func (a *application) printPlan(s *settings, o restore.Options, plan *restore.Pl
 	}
 	for _, n := range p.Notices {
 		out.line("Note: %s", n)
+	}
+	for _, omitted := range p.Omitted {
+		out.line("Will be missing: %s", omitted)
 	}
 	out.line("Dry run: nothing was written.")
 	return out.err
@@ -185,7 +206,10 @@ type restoredDatabase struct {
 
 func (a *application) printRestored(s *settings, set string, outcomes []restore.Outcome, err error) error {
 	result := restoredJSON{Set: set, Result: "ok", Databases: []restoredDatabase{}}
-	if err != nil {
+	switch {
+	case errors.Is(err, errOmissions):
+		result.Result = "omissions"
+	case err != nil:
 		result.Result, result.Error = "failed", err.Error()
 	}
 	for _, o := range outcomes {
@@ -194,12 +218,11 @@ func (a *application) printRestored(s *settings, set string, outcomes []restore.
 	if s.Bool("json") {
 		return json.NewEncoder(a.stdout).Encode(result)
 	}
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "DATABASE\tACTION\tSIZE\tTIME\tRESULT\t") //nolint:errcheck // Flush reports
+	t := newTable(nameColumns+10, "DATABASE", "ACTION", ">SIZE", ">TIME", "RESULT")
 	for _, d := range result.Databases {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t\n", pgname.Printable(d.Name), d.Action, bytesize.Format(d.Bytes), shortTime(d.Seconds), d.Result) //nolint:errcheck // Flush reports
+		t.add(pgname.Printable(d.Name), d.Action, bytesize.Format(d.Bytes), shortTime(d.Seconds), d.Result)
 	}
-	return errors.Join(w.Flush())
+	return t.print(a.stdout)
 }
 
 func restored(o restore.Outcome) restoredDatabase {
@@ -222,6 +245,6 @@ func (a *application) openSet(ctx context.Context, place storePlace, ref string,
 	if err != nil {
 		return nil, err
 	}
-	a.log.Info("set", report.F("id", id))
+	a.log.Info("using backup set", report.F("id", id))
 	return backupset.Open(ctx, place, id)
 }
