@@ -14,6 +14,7 @@ import (
 	"dbbackup/internal/bytesize"
 	"dbbackup/internal/engine/pgdump"
 	"dbbackup/internal/pgname"
+	"dbbackup/internal/pgtool"
 )
 
 // checkObjects reads every object that the restore needs and compares its
@@ -75,6 +76,9 @@ func (p *Plan) open(object string) func(ctx context.Context) (io.ReadCloser, err
 
 // checkTarget collects what the target lacks.
 func (p *preparation) checkTarget(ctx context.Context, chosen []backupset.Database) error {
+	if from := pgtool.VersionOf(p.o.Set.Manifest().Server.VersionNum); from.Major > pgtool.VersionOf(p.Server.VersionNum).Major {
+		p.problem("the set comes from PostgreSQL %s, and the server is %s: an older major version does not understand it", from, p.Server.Version)
+	}
 	if p.Server.Standby {
 		p.problem("the server is a standby: it cannot be written to")
 	}
