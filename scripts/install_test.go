@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // program writes a program that prints completions, as dbbackup does where
@@ -152,61 +150,5 @@ func TestCronTableHasOneJob(t *testing.T) {
 	fields := strings.Fields(jobs[0])
 	if fields[5] != "postgres" || strings.Contains(jobs[0], "%") || !strings.Contains(jobs[0], "dbbackup backup cluster") {
 		t.Errorf("job %q: want user postgres, no %% (cron's newline), and the backup command", jobs[0])
-	}
-}
-
-// sampleConfig are the keys that the sample may have.
-type sampleConfig struct {
-	Store      string `yaml:"store"`
-	Connection struct {
-		Host, Port, User, Database, Sslmode string
-	} `yaml:"connection"`
-	sampleOptions     `yaml:",inline"`
-	ParallelDatabases int      `yaml:"parallel_databases"`
-	PlainOver         string   `yaml:"plain_over"`
-	LockTimeout       string   `yaml:"lock_timeout"`
-	ExcludeDatabases  []string `yaml:"exclude_databases"`
-	MetricsFile       string   `yaml:"metrics_file"`
-	LogFormat         string   `yaml:"log_format"`
-	Hooks             struct{ Before, After []string }
-	Databases         map[string]sampleOptions `yaml:"databases"`
-}
-
-// sampleOptions are those that a single database can have, too.
-type sampleOptions struct {
-	Mode          string   `yaml:"mode"`
-	Compression   int      `yaml:"compression"`
-	Jobs          int      `yaml:"jobs"`
-	Timeout       string   `yaml:"timeout"`
-	StallTimeout  string   `yaml:"stall_timeout"`
-	ExcludeTables []string `yaml:"exclude_tables"`
-}
-
-func TestSampleConfigHasKnownKeysOnly(t *testing.T) {
-	content, err := os.ReadFile("config.example.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The commented example of a database counts, too.
-	text := strings.Replace(string(content), "databases: {}\n", "", 1)
-	head, example, found := strings.Cut(text, "# databases:\n")
-	if !found {
-		t.Fatal("the sample has no example of a database")
-	}
-	text = head + "databases:\n" + strings.ReplaceAll(example, "# ", "")
-	var config sampleConfig
-	decoder := yaml.NewDecoder(strings.NewReader(text))
-	decoder.KnownFields(true)
-	if err := decoder.Decode(&config); err != nil {
-		t.Fatalf("decode the sample: %v\n%s", err, text)
-	}
-	if config.Store != "/var/backups/dbbackup" || config.Timeout != "2h" || config.Compression != 6 {
-		t.Errorf("got %+v, want the defaults", config)
-	}
-	if big := config.Databases["bigdb"]; big.Mode != "plain" || big.Timeout != "8h" || len(big.ExcludeTables) != 1 {
-		t.Errorf("example database: got %+v", big)
-	}
-	if strings.Contains(strings.ToLower(text), "password:") {
-		t.Error("the sample shows where to write a password")
 	}
 }

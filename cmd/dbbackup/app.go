@@ -19,6 +19,8 @@ type application struct {
 	cli    *cli.App
 	config config
 	log    *logReporter
+
+	capNoticed bool // a level was capped, which is said once
 }
 
 func newApplication(p process) *application {

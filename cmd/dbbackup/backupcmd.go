@@ -116,7 +116,8 @@ func (a *application) backupOptions(ctx context.Context, s *settings, kind func(
 func (a *application) databaseSettings(s *settings, of string, section capture) (backup.Settings, error) {
 	c := section.over(a.config.capture)
 	level, capped := compress.Cap(s.number("compression", c.Compression))
-	if capped {
+	if capped && !a.capNoticed {
+		a.capNoticed = true
 		a.log.Warn(fmt.Sprintf("compression levels above %d cost time and save next to nothing: %d is used", compress.MaxLevel, level), report.F("for", of))
 	}
 	set := backup.Settings{
