@@ -128,7 +128,7 @@ func (r *run) describe(p plan, c pgdump.Captured) *backupset.Database {
 			XMin: c.Snapshot.XMin, XMax: c.Snapshot.XMax, XIP: notNil(c.Snapshot.XIP),
 			LSN: c.Snapshot.LSN, Time: c.Snapshot.Time.UTC(),
 		},
-		DatabaseBytes: d.Bytes, Tables: int64(len(inv.Tables)), LargeObjects: inv.LargeObjects,
+		DatabaseBytes: d.Bytes, Tables: int64(p.tables), LargeObjects: inv.LargeObjects,
 		LargeObjectBytes: inv.LargeObjectBytes, EstimatedRows: inv.EstimatedRows,
 		DumpBytes: c.DumpBytes, StoredBytes: c.StoredBytes,
 		Compression: compression(p.settings.Level), CompressionRatio: ratio(c.StoredBytes, d.Bytes),

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -12,12 +13,16 @@ import (
 	"dbbackup/internal/fault"
 	"dbbackup/internal/pg"
 	"dbbackup/internal/pgname"
+	"dbbackup/internal/report"
 )
 
 // plan is what will be done with one database, and why.
 type plan struct {
 	database  pg.Database
-	inventory pg.Inventory
+	inventory pg.Inventory // without its list of tables: of many databases they would add up
+	tables    int
+	readBytes int64      // what a dump reads: tables with what is out of line, and large objects; no indexes
+	largest   []pg.Table // the largest tables, for the eye
 	settings  Settings
 	mode      backupset.Mode
 	why       string
@@ -30,7 +35,9 @@ type plan struct {
 // Plan is a plan as the probe command shows it.
 type Plan struct {
 	Database  pg.Database
-	Inventory pg.Inventory
+	Inventory pg.Inventory // without its list of tables
+	Tables    int
+	Largest   []pg.Table // the largest first
 	Mode      backupset.Mode
 	Why       string
 	Problem   error
@@ -48,7 +55,7 @@ func Survey(ctx context.Context, o Options) (pg.Server, []Plan, []backupset.Omis
 	}
 	plans := make([]Plan, 0, len(r.plans))
 	for _, p := range r.plans {
-		plans = append(plans, Plan{p.database, p.inventory, p.mode, p.why, p.problem})
+		plans = append(plans, Plan{p.database, p.inventory, p.tables, p.largest, p.mode, p.why, p.problem})
 	}
 	return r.server, plans, r.omissions(), nil
 }
@@ -70,6 +77,7 @@ func (r *run) plan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	r.warnUnknownSections(all)
 	for _, d := range chosen {
 		p, err := r.planDatabase(ctx, d)
 		if err != nil {
@@ -85,6 +93,19 @@ func (r *run) plan(ctx context.Context) error {
 	return nil
 }
 
+// warnUnknownSections: settings for a database that the server does not have
+// are a mistyped name, or of a database that is gone.
+func (r *run) warnUnknownSections(all []pg.Database) {
+	if r.o.Kind != backupset.Cluster {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.o.PerDatabase)) {
+		if !slices.ContainsFunc(all, func(d pg.Database) bool { return d.Name == name }) {
+			r.o.Report.Warn("the configuration has settings for a database that does not exist", report.F("database", name))
+		}
+	}
+}
+
 // choose returns the databases to capture. Those that cannot be connected to
 // become omissions.
 func (r *run) choose(all []pg.Database) ([]pg.Database, error) {
@@ -95,9 +116,9 @@ func (r *run) choose(all []pg.Database) ([]pg.Database, error) {
 	for _, d := range all {
 		names = append(names, d.Name)
 	}
-	excluded, err := pgname.Patterns(r.o.Exclude).ChooseNames(names)
-	if err != nil {
-		return nil, fault.New(fault.Usage, "`dbbackup probe` lists the databases", "exclude databases: %w", err)
+	excluded, idle := pgname.Patterns(r.o.Exclude).MatchNames(names)
+	for _, pattern := range idle {
+		r.o.Report.Info("no database to exclude is called, or matches", report.F("pattern", string(pattern)))
 	}
 	var chosen []pg.Database
 	for _, d := range all {
@@ -157,11 +178,27 @@ func (r *run) planDatabase(ctx context.Context, d pg.Database) (plan, error) {
 	if err := r.selectTables(&p); err != nil {
 		return p, err
 	}
+	p.summarize()
 	p.mode, p.why = chooseMode(p)
 	if p.problem = r.obstacle(ctx, conn, p); p.problem == nil {
 		r.declare(p)
 	}
 	return p, nil
+}
+
+// shownTables is how many of a database's tables a Plan names.
+const shownTables = 3
+
+// summarize keeps of the tables what is needed later.
+func (p *plan) summarize() {
+	tables := p.inventory.Tables
+	p.tables, p.readBytes = len(tables), p.inventory.LargeObjectBytes
+	for _, t := range tables {
+		p.readBytes += t.Bytes()
+	}
+	slices.SortFunc(tables, func(a, b pg.Table) int { return cmp.Compare(b.Bytes(), a.Bytes()) })
+	p.largest = slices.Clone(tables[:min(shownTables, len(tables))])
+	p.inventory.Tables = nil
 }
 
 // chooseMode resolves auto (DESIGN: how a format is chosen).

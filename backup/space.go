@@ -68,12 +68,12 @@ func (r *run) estimate(ctx context.Context) (estimate, error) {
 		}
 		need.files += 3
 		if p.mode == backupset.Directory {
-			need.files += int64(len(p.inventory.Tables))
+			need.files += int64(p.tables)
 		}
 		if known, ok := former[p.database.Name]; ok {
 			p.expected = int64(known * float64(p.database.Bytes))
 		} else {
-			p.expected = int64(guessedRatio * float64(tableBytes(*p)))
+			p.expected = int64(guessedRatio * float64(p.readBytes))
 			need.guessed = true
 		}
 		need.bytes += p.expected
@@ -106,13 +106,4 @@ func (r *run) formerRatios(ctx context.Context) (map[string]float64, error) {
 		}
 	}
 	return ratios, nil
-}
-
-// tableBytes is the size of what a dump reads: no indexes.
-func tableBytes(p plan) int64 {
-	sum := p.inventory.LargeObjectBytes
-	for _, t := range p.inventory.Tables {
-		sum += t.HeapBytes + t.ToastBytes
-	}
-	return sum
 }

@@ -1,16 +1,13 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 
 	"dbbackup/backup"
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/bytesize"
-	"dbbackup/internal/pg"
 	"dbbackup/internal/pgname"
 	"dbbackup/internal/pgtool"
 	"dbbackup/sysprobe"
@@ -101,18 +98,15 @@ func toolsOf(all []pgtool.Tools) []probedTools {
 	return tools
 }
 
-// shownTables is how many of a database's tables probe shows.
-const shownTables = 3
-
 func probeDatabase(p backup.Plan) probedDatabase {
 	d := probedDatabase{
-		Name: p.Database.Name, Bytes: p.Database.Bytes, Tables: len(p.Inventory.Tables), LargeObjects: p.Inventory.LargeObjects,
+		Name: p.Database.Name, Bytes: p.Database.Bytes, Tables: p.Tables, LargeObjects: p.Inventory.LargeObjects,
 		Mode: string(p.Mode), Why: p.Why, Largest: []probedTable{},
 	}
 	if p.Problem != nil {
 		d.Problem = p.Problem.Error()
 	}
-	for _, t := range largest(p.Inventory.Tables, shownTables) {
+	for _, t := range p.Largest {
 		d.Largest = append(d.Largest, probedTable{t.Printable(), t.HeapBytes, t.ToastBytes})
 	}
 	return d
@@ -177,12 +171,4 @@ func (a *application) printVersion(_ context.Context, s *settings) error {
 	}
 	_, err := fmt.Fprintf(a.stdout, "dbbackup %s (backup set format %d)\n", version, backupset.Version)
 	return err
-}
-
-// largest returns the largest tables, the largest first.
-func largest(tables []pg.Table, n int) []pg.Table {
-	sorted := slices.SortedFunc(slices.Values(tables), func(a, b pg.Table) int {
-		return cmp.Compare(b.HeapBytes+b.ToastBytes, a.HeapBytes+a.ToastBytes)
-	})
-	return sorted[:min(n, len(sorted))]
 }

@@ -46,6 +46,9 @@ type Table struct {
 	ParentOID  uint32
 }
 
+// Bytes is what a dump reads of the table: no indexes.
+func (t Table) Bytes() int64 { return t.HeapBytes + t.ToastBytes }
+
 const tablesQuery = `
 	SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text,
 	       CASE WHEN c.relkind = 'p' THEN 0 ELSE pg_table_size(c.oid) END - t.bytes, t.bytes,
