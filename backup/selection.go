@@ -15,7 +15,7 @@ import (
 func (r *run) selectTables(p *plan) error {
 	s := &backupset.Selection{
 		Tables: r.o.Tables, Schemas: r.o.Schemas, ExcludeSchemas: r.o.ExcludeSchemas,
-		ExcludeTables: slices.Concat(r.o.ExcludeTables, p.settings.ExcludeTables),
+		ExcludeTables: slices.Concat(r.o.ExcludeTables, present(p.settings.ExcludeTables, p.inventory.Tables)),
 	}
 	if len(s.Tables)+len(s.Schemas)+len(s.ExcludeTables)+len(s.ExcludeSchemas) == 0 {
 		return nil
@@ -39,6 +39,16 @@ func (r *run) selectTables(p *plan) error {
 	}
 	p.selection = s
 	return nil
+}
+
+// present returns those of a configuration's patterns that select a table of
+// this database. They are written for many databases, and not each has all.
+func present(patterns []string, all []pg.Table) []string {
+	names, _ := namesOf(all)
+	_, idle := pgname.Patterns(patterns).MatchTables(names)
+	return slices.DeleteFunc(slices.Clone(patterns), func(text string) bool {
+		return slices.Contains(idle, pgname.Pattern(text))
+	})
 }
 
 func chosenTables(all []pg.Table, s *backupset.Selection) (map[pgname.Table]bool, error) {

@@ -46,32 +46,52 @@ func (t Table) spellings() []string {
 // A pattern that selects nothing is an error that quotes it: a typing mistake
 // must not shrink a backup silently.
 func (s Set) ChooseNames(names []string) ([]string, error) {
-	return choose(s, names, func(name string) []string { return []string{name, Ident(name)} })
+	return strict(match(s, names, nameSpellings))
 }
 
 // ChooseTables is ChooseNames for tables.
 func (s Set) ChooseTables(tables []Table) ([]Table, error) {
-	return choose(s, tables, Table.spellings)
+	return strict(match(s, tables, Table.spellings))
 }
 
-func choose[T comparable](set Set, all []T, spellings func(T) []string) ([]T, error) {
-	chosen := map[T]bool{}
+// MatchNames is ChooseNames where a pattern may select nothing; those that do
+// are returned. It is for exclusions that are written down once for all nights
+// and all databases: what is not there need not be left out.
+func (s Set) MatchNames(names []string) (chosen []string, idle []Pattern) {
+	return match(s, names, nameSpellings)
+}
+
+// MatchTables is MatchNames for tables.
+func (s Set) MatchTables(tables []Table) (chosen []Table, idle []Pattern) {
+	return match(s, tables, Table.spellings)
+}
+
+func nameSpellings(name string) []string { return []string{name, Ident(name)} }
+
+func strict[T any](chosen []T, idle []Pattern) ([]T, error) {
+	if len(idle) > 0 {
+		return nil, fmt.Errorf("nothing is called, or matches, %q", string(idle[0]))
+	}
+	return chosen, nil
+}
+
+func match[T comparable](set Set, all []T, spellings func(T) []string) (chosen []T, idle []Pattern) {
+	selected := map[T]bool{}
 	for _, p := range set {
 		hits := p.hits(len(all), func(i int) []string { return spellings(all[i]) })
 		if len(hits) == 0 {
-			return nil, fmt.Errorf("nothing is called, or matches, %q", string(p))
+			idle = append(idle, p)
 		}
 		for _, i := range hits {
-			chosen[all[i]] = true
+			selected[all[i]] = true
 		}
 	}
-	var result []T
 	for _, item := range all {
-		if chosen[item] {
-			result = append(result, item)
+		if selected[item] {
+			chosen = append(chosen, item)
 		}
 	}
-	return result, nil
+	return chosen, idle
 }
 
 // hits returns the indexes of the names that the pattern selects: those that

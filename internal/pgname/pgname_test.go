@@ -94,3 +94,13 @@ func TestPrintable(t *testing.T) {
 		}
 	}
 }
+
+func TestMatchReturnsIdlePatterns(t *testing.T) {
+	chosen, idle := Patterns([]string{"app*", "nosuch", "x?"}).MatchNames([]string{"app1", "b", "app2"})
+	if want := []string{"app1", "app2"}; !slices.Equal(chosen, want) {
+		t.Errorf("chosen: got %q, want %q", chosen, want)
+	}
+	if want := []Pattern{"nosuch", "x?"}; !slices.Equal(idle, want) {
+		t.Errorf("idle: got %q, want %q", idle, want)
+	}
+}
