@@ -1,0 +1,50 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"dbbackup/internal/pgtest"
+)
+
+// goldenStore is a copy of a store with one set of format version 1, which
+// this program wrote from PostgreSQL 15. It must be readable for ever (F1, T44).
+// Its databases hold the same content, one in each mode.
+func goldenStore(t *testing.T) string {
+	t.Helper()
+	store := newStore(t)
+	if err := os.CopyFS(store, os.DirFS(filepath.Join("testdata", "golden-v1"))); err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+// goldenRows is what the source said of table app.item when the set was made:
+// the number of rows, and the sum of their hashes.
+const goldenRows = "100 39712877220104548597"
+
+func TestT44GoldenSetOfVersion1StillRestores(t *testing.T) {
+	t.Parallel()
+	store := goldenStore(t)
+	dbbackup(t, nil, "verify", "latest", "--store", store, "--pg-bin", pgtest.BinDir(t, 0)).want(t, exitOK)
+	target := pgtest.Start(t)
+	dbbackup(t, target.Env(), "restore", "cluster", "--store", store, "--pg-bin", target.BinDir).must(t, exitOK)
+	for _, mode := range modes {
+		db := "golden_" + mode
+		for _, tt := range []struct{ what, sql, want string }{
+			{"rows", "SELECT count(*) || ' ' || sum(hashtextextended(t::text, 0)) FROM app.item t", goldenRows},
+			{"partitions", "SELECT string_agg(n::text, ' ' ORDER BY n) FROM (SELECT count(*) n FROM app.part GROUP BY tableoid) p", "10 90"},
+			{"large object", "SELECT convert_from(lo_get(424242), 'UTF8')", "golden bytes"},
+			{"owner", "SELECT datdba::regrole::text FROM pg_database WHERE datname = current_database()", "golden_owner"},
+			{"comment", "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()", "golden"},
+			{"setting", "SHOW timezone", "UTC"},
+			{"privilege", "SELECT has_table_privilege('golden_reader', 'app.item', 'SELECT')::text", "true"},
+			{"member", "SELECT pg_has_role('golden_owner', 'golden_reader', 'MEMBER')::text", "true"},
+		} {
+			if got := target.QueryString(t, db, tt.sql); got != tt.want {
+				t.Errorf("%s of %s: got %q, want %q", tt.what, db, got, tt.want)
+			}
+		}
+	}
+}
