@@ -51,7 +51,9 @@ func TestArgumentsMeanTheSameInAnyOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := drawCall(t)
 		command := []string{"dbbackup", "restore", "single"}
-		want := parsedBy(t, func(*cli.App) []string { return slices.Concat(command, slices.Concat(c.flags...), []string{"--"}, c.names) })
+		want := parsedBy(t, func(*cli.App) []string {
+			return slices.Concat(command, slices.Concat(c.flags...), []string{"--"}, c.names)
+		})
 		got := parsedBy(t, func(app *cli.App) []string { return reorder(app, append(command, shuffled(t, c)...)).args() })
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("(-flags first +shuffled):\n%s", diff)

@@ -91,7 +91,10 @@ func decodeConfig(text []byte, c *config) error {
 	case errors.Is(err, io.EOF):
 		return nil
 	case errors.As(err, &wrong):
-		return errors.New(unknownKey.ReplaceAllString(strings.Join(wrong.Errors, "; "), `unknown key "$1"`))
+		for i, text := range wrong.Errors {
+			wrong.Errors[i] = unknownKey.ReplaceAllString(text, `unknown key "$1"`)
+		}
+		return errors.New(strings.Join(wrong.Errors, "; "))
 	case err != nil:
 		return err
 	}
@@ -102,7 +105,7 @@ func decodeConfig(text []byte, c *config) error {
 }
 
 // unknownKey is how the library words a key that the struct does not have.
-var unknownKey = regexp.MustCompile(`field (.+?) not found in type main\.\w+`)
+var unknownKey = regexp.MustCompile(`field (.+?) not found in type .*`)
 
 // refuseWritable: a config file names programs to run, so nobody else may
 // change it.
