@@ -15,7 +15,7 @@ func (e *Endpoint) ChildConninfo(database, application string) string {
 	p := defaults.With(e.params).With(Params{"dbname": database, "application_name": application})
 	return p.conninfo(func(key string) bool {
 		switch key {
-		case "password", "sslpassword", "options", "servicefile":
+		case "password", "sslpassword", "options", "servicefile", "client_encoding":
 			return false // in ChildEnv, where libpq has a variable for it
 		}
 		return true
@@ -23,9 +23,11 @@ func (e *Endpoint) ChildConninfo(database, application string) string {
 }
 
 // ChildEnv returns the environment for children, with the password where the
-// user gave one in the connection options, and with PGOPTIONS.
+// user gave one in the connection options, and with PGOPTIONS. Their client
+// encoding is UTF8, whatever the user, the role or the database say, until
+// they choose another themselves.
 func (e *Endpoint) ChildEnv() []string {
-	env := make([]string, 0, len(e.env)+2)
+	env := make([]string, 0, len(e.env)+4)
 	for _, kv := range e.env {
 		key, _, _ := strings.Cut(kv, "=")
 		if e.overrides(key) {
@@ -42,7 +44,7 @@ func (e *Endpoint) ChildEnv() []string {
 	if options := e.childOptions(); options != "" {
 		env = append(env, "PGOPTIONS="+options)
 	}
-	return env
+	return append(env, "PGCLIENTENCODING=UTF8")
 }
 
 // childOptions are settings that must hold from a child's first statement on.
@@ -67,7 +69,7 @@ func (e *Endpoint) childOptions() string {
 // because the endpoint is already resolved or says something else.
 func (e *Endpoint) overrides(key string) bool {
 	switch key {
-	case "PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE", "PGTARGETSESSIONATTRS", "PGAPPNAME", "PGOPTIONS":
+	case "PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE", "PGTARGETSESSIONATTRS", "PGAPPNAME", "PGOPTIONS", "PGCLIENTENCODING":
 		return true
 	case "PGPASSWORD":
 		return e.params["password"] != ""

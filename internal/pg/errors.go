@@ -26,7 +26,16 @@ const (
 	stateCannotConnectNow = "57P03"
 	stateAdminShutdown    = "57P01"
 	stateCrashShutdown    = "57P02"
+	stateSerialization    = "40001" // of a session that ends: a recovery conflict
 )
+
+// StandbyHint is what to do about a recovery conflict.
+const StandbyHint = "raise max_standby_streaming_delay, or set hot_standby_feedback = on, on the standby; or back up the primary"
+
+// endedSession reports whether the server ended the session with the error.
+func endedSession(e *pgconn.PgError) bool {
+	return e.SeverityUnlocalized == "FATAL" || e.SeverityUnlocalized == "PANIC"
+}
 
 func hasState(err error, states ...string) bool {
 	var pgErr *pgconn.PgError
@@ -150,6 +159,13 @@ func wrap(step string, err error) error {
 		case stateNoPrivilege:
 			kind = fault.Precondition
 		case stateAdminShutdown, stateCrashShutdown, stateCannotConnectNow:
+			kind = fault.Unavailable
+		case stateSerialization:
+			if endedSession(pgErr) {
+				hint = StandbyHint
+			}
+		}
+		if endedSession(pgErr) {
 			kind = fault.Unavailable
 		}
 		return fault.New(kind, hint, "%s: %w", step, serverError(pgErr))

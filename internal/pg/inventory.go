@@ -49,14 +49,25 @@ type Table struct {
 // Bytes is what a dump reads of the table: no indexes.
 func (t Table) Bytes() int64 { return t.HeapBytes + t.ToastBytes }
 
+// tablesQuery asks for no size of a table that somebody holds, or is about to
+// hold, exclusively: that would wait for the lock (and others behind it). The
+// planner's page count stands in.
 const tablesQuery = `
+	WITH held AS MATERIALIZED (
+		SELECT DISTINCT relation FROM pg_locks
+		 WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND pid IS DISTINCT FROM pg_backend_pid()
+		   AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
 	SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text,
-	       CASE WHEN c.relkind = 'p' THEN 0 ELSE pg_table_size(c.oid) END - t.bytes, t.bytes,
+	       CASE WHEN c.relkind = 'p' THEN 0
+	            WHEN h.relation IS NOT NULL THEN c.relpages::bigint * current_setting('block_size')::int
+	            ELSE pg_table_size(c.oid) - t.bytes END, t.bytes,
 	       c.reltuples::bigint, t.bytes > 0, coalesce(i.inhparent, 0)
 	  FROM pg_class c
 	  JOIN pg_namespace n ON n.oid = c.relnamespace
+	  LEFT JOIN held h ON h.relation = c.oid
 	  LEFT JOIN pg_inherits i ON c.relispartition AND i.inhrelid = c.oid
-	 CROSS JOIN LATERAL (SELECT CASE WHEN c.reltoastrelid = 0 THEN 0 ELSE pg_total_relation_size(c.reltoastrelid) END) t(bytes)
+	 CROSS JOIN LATERAL (SELECT CASE WHEN c.reltoastrelid = 0 OR h.relation IS NOT NULL THEN 0
+	                                 ELSE pg_total_relation_size(c.reltoastrelid) END) t(bytes)
 	 WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't'
 	   AND n.nspname NOT LIKE 'pg\_%' AND n.nspname <> 'information_schema'
 	 ORDER BY n.nspname, c.relname`

@@ -29,6 +29,7 @@ const pingEvery = 5 * time.Second
 // Keeper is the session that holds an exported snapshot open.
 type Keeper struct {
 	Snapshot Snapshot
+	Encoding string // of the database (server_encoding)
 
 	mu   sync.Mutex // the pings and Held share the session
 	conn *Conn
@@ -48,7 +49,7 @@ func (e *Endpoint) WithSnapshot(ctx context.Context, database string, fn func(ct
 	if err != nil {
 		return err
 	}
-	keeper := &Keeper{Snapshot: snapshot, conn: conn}
+	keeper := &Keeper{Snapshot: snapshot, Encoding: conn.c.PgConn().ParameterStatus("server_encoding"), conn: conn}
 	group, groupCtx := errgroup.WithContext(ctx)
 	finished := make(chan struct{})
 	group.Go(func() error {

@@ -86,6 +86,7 @@ type capture struct {
 	task        report.Task
 	application string // of pg_dump's sessions, so that they can be found and ended
 	snapshot    string
+	encoding    string
 
 	progress progress
 	blockers blockers
@@ -101,7 +102,7 @@ func applicationName() string {
 // watched runs the capture under the time limits, and beside it the watch for
 // lock waits.
 func (c *capture) watched(ctx context.Context, k *pg.Keeper, captured *Captured) error {
-	c.snapshot = k.Snapshot.Name
+	c.snapshot, c.encoding = k.Snapshot.Name, k.Encoding
 	stop := c.blockers.watch(ctx, c.src.Endpoint, c.application, c.report, c.req.Database)
 	defer stop()
 	limits := child.WatchOptions{Limit: c.req.Limit, Stall: c.req.Stall, Progress: c.progress.alive}
@@ -127,7 +128,8 @@ func (c *capture) dumpArgs(format string) []string {
 		"--no-password",
 		"--format=" + format,
 		"--snapshot=" + c.snapshot,
-		"--quote-all-identifiers", // a newer server may have made a word of a name
+		"--encoding=" + c.encoding, // else the role's client_encoding decides
+		"--quote-all-identifiers",  // a newer server may have made a word of a name
 	}
 	if c.req.LockTimeout > 0 {
 		args = append(args, "--lock-wait-timeout="+strconv.FormatInt(c.req.LockTimeout.Milliseconds(), 10))
@@ -161,9 +163,7 @@ func (c *capture) explain(ctx context.Context, k *pg.Keeper, conflicts int64, er
 	}
 	after, countErr := c.recoveryConflicts(ctx)
 	if countErr == nil && after > conflicts {
-		return fault.New(fault.Unavailable,
-			"raise max_standby_streaming_delay, or set hot_standby_feedback = on, on the standby; or back up the primary",
-			"the standby cancelled the dump, because replay of the WAL needed what it read: %w", err)
+		return fault.New(fault.Unavailable, pg.StandbyHint, "the standby cancelled the dump, because replay of the WAL needed what it read: %w", err)
 	}
 	return err
 }

@@ -12,18 +12,27 @@ import (
 	"dbbackup/internal/sqltext"
 )
 
-// namesRoles reports whether an entry names roles in its definition, beside
-// owners and privileges.
-func namesRoles(e *pgarchive.Entry) bool {
-	return e.Desc == "POLICY" || e.Desc == "USER MAPPING" ||
-		e.Desc == "COMMENT" && strings.HasPrefix(e.Tag, "POLICY ")
+// withOwnership are the kinds of objects that mapOwnership makes: those whose
+// definitions name roles, and event triggers, which would fire for what it does.
+var withOwnership = []string{"POLICY", "USER MAPPING", "EVENT TRIGGER"}
+
+// madeWithOwnership reports whether mapOwnership makes an entry.
+func madeWithOwnership(e *pgarchive.Entry) bool {
+	for _, kind := range withOwnership {
+		if e.Desc == kind || e.Desc == "COMMENT" && strings.HasPrefix(e.Tag, kind+" ") {
+			return true
+		}
+	}
+	return false
 }
 
-// makesRoleNamer reports whether a statement makes what namesRoles means.
-func makesRoleNamer(sql string) bool {
-	for _, prefix := range []string{"CREATE POLICY ", "CREATE USER MAPPING ", "COMMENT ON POLICY "} {
-		if strings.HasPrefix(sql, prefix) {
-			return true
+// isMadeWithOwnership reports whether a statement belongs to such an entry.
+func isMadeWithOwnership(sql string) bool {
+	for _, kind := range withOwnership {
+		for _, verb := range []string{"CREATE ", "COMMENT ON ", "ALTER "} {
+			if strings.HasPrefix(sql, verb+kind+" ") {
+				return true
+			}
 		}
 	}
 	return false
@@ -32,7 +41,8 @@ func makesRoleNamer(sql string) bool {
 // mapOwnership gives owners and privileges to mapped roles. pg_restore cannot
 // rename roles, so the objects were made without owners and privileges; now
 // pg_restore prints the statements that it would have run for these, and they
-// are run here with the roles' names replaced.
+// are run here with the roles' names replaced. Event triggers come last among
+// them, as in every restore.
 func (p *replay) mapOwnership(ctx context.Context) ([]pgtool.ObjectError, error) {
 	conn, err := p.target.Endpoint.Connect(ctx, p.load.Database)
 	if err != nil {
@@ -59,7 +69,7 @@ func (p *replay) mapOwnership(ctx context.Context) ([]pgtool.ObjectError, error)
 	_, err = child.Pipe(ctx, command, func(out io.Reader) error {
 		return sqltext.Split(out, func(s sqltext.Statement) error {
 			sql := s.Body()
-			if s.Kind != sqltext.SQL || !sqltext.OwnershipStatement(sql) && !makesRoleNamer(sql) {
+			if s.Kind != sqltext.SQL || !sqltext.OwnershipStatement(sql) && !isMadeWithOwnership(sql) {
 				return nil
 			}
 			mapped, _ := sqltext.MapRoles(sql, p.load.MapRoles)

@@ -83,7 +83,7 @@ func (p *replay) archive(ctx context.Context) ([]pgtool.ObjectError, error) {
 			return problems, nil
 		}
 	}
-	if len(p.load.MapRoles) > 0 {
+	if len(p.load.MapRoles) > 0 && !p.load.DataOnly {
 		refused, err := p.mapOwnership(ctx)
 		return append(problems, refused...), err
 	}
@@ -135,7 +135,7 @@ func (p *replay) tablespaceSteps(section string, args []string) []step {
 }
 
 // ids are the entries that pg_restore replays: those chosen, or all, less the
-// ones that mapOwnership makes because they name roles.
+// ones that mapOwnership makes.
 func (p *replay) ids() []int {
 	if len(p.load.MapRoles) == 0 && (p.load.Entries != nil || len(p.load.MapTablespaces) == 0) {
 		return p.load.Entries
@@ -143,7 +143,7 @@ func (p *replay) ids() []int {
 	ids := []int{}
 	for i := range p.load.TOC.Entries {
 		e := &p.load.TOC.Entries[i]
-		if len(p.load.MapRoles) > 0 && namesRoles(e) {
+		if len(p.load.MapRoles) > 0 && madeWithOwnership(e) {
 			continue
 		}
 		if p.load.Entries == nil || slices.Contains(p.load.Entries, e.ID) {
