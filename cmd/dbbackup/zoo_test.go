@@ -35,7 +35,7 @@ func freshTarget(t *testing.T, options ...pgtest.Option) *pgtest.Cluster {
 	return c
 }
 
-func makeTablespace(t *testing.T, c *pgtest.Cluster, name string) {
+func makeTablespace(t testing.TB, c *pgtest.Cluster, name string) {
 	t.Helper()
 	dir, err := c.MakeDir(name)
 	if err != nil {
