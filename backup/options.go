@@ -51,8 +51,8 @@ type Place interface {
 	CheckWritable() error
 	// Warnings says what is wrong with the place without being in the way.
 	Warnings() []string
-	// Free is what an ordinary user can still write; inodes is 0 where there
-	// is no fixed number.
+	// Free is what an ordinary user can still write; inodes is the
+	// largest number where the file system has no limit.
 	Free() (bytes, inodes uint64, err error)
 	// Leftovers lists what runs that died left behind, for RemoveLeftover.
 	Leftovers(ctx context.Context) ([]string, error)

@@ -45,7 +45,7 @@ func (r *run) checkSpace(ctx context.Context) error {
 		return fault.New(fault.Precondition, hint, "the set needs about %s, and the store has %s free",
 			bytesize.Format(need.bytes), bytesize.Format(int64(free))) //nolint:gosec // far below 2^63
 	}
-	if inodes > 0 && uint64(need.files) > inodes { //nolint:gosec // a count
+	if uint64(need.files) > inodes { //nolint:gosec // a count
 		return fault.New(fault.Precondition, hint, "the set needs about %d files, and the store has room for %d", need.files, inodes)
 	}
 	if uint64(need.bytes) > free { //nolint:gosec // as above

@@ -5,12 +5,17 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
 )
 
 // version is set by the linker.
 var version = "dev"
 
 func main() {
+	// A file that may not grow is an error of the write that meets the limit,
+	// here and in children, which inherit this, and not the end of the process.
+	signal.Ignore(syscall.SIGXFSZ)
 	ctx, stop := withSignals(context.Background(), os.Exit)
 	code := run(ctx, process{
 		args: os.Args, env: os.Environ(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,

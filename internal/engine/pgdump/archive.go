@@ -29,7 +29,7 @@ func (c *capture) archive(ctx context.Context, captured *Captured) error {
 	args = append(args, "--compress="+strconv.Itoa(c.req.Level), "--file="+path)
 	captured.Usage, err = c.run(ctx, args, remembered(func() int64 { return treeBytes(path) }))
 	if err != nil {
-		return err
+		return c.explainRoom(err)
 	}
 	if err := wholeArchive(path); err != nil {
 		return err

@@ -38,6 +38,9 @@ type Request struct {
 	WithoutData      []pgname.Table // tables of which only the definition is wanted
 	SkipLargeObjects bool
 
+	Expected int64                                    // bytes that will be stored, estimated
+	Free     func() (bytes, inodes uint64, err error) // what the store has left
+
 	LockTimeout time.Duration // for each table's lock; 0 waits for ever
 	Limit       time.Duration // for the whole capture; 0 none
 	Stall       time.Duration // without a byte; 0 none

@@ -26,7 +26,7 @@ func (c *capture) plain(ctx context.Context, captured *Captured) (err error) {
 		return c.compress(&counter{w: object, n: &stored}, io.TeeReader(pipe, io.MultiWriter(&trailer, &counter{w: io.Discard, n: &raw})))
 	})
 	if err != nil {
-		return err
+		return c.explainRoom(err)
 	}
 	if err := trailer.Complete(); err != nil {
 		// %v: the kind of err is that of damage in a store, and nothing is stored.
