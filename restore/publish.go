@@ -80,6 +80,9 @@ func (p *Plan) revived(ctx context.Context, conn *pg.Conn, name string) (alive *
 }
 
 func (p *Plan) rename(ctx context.Context, conn *pg.Conn, s Step, temporary string) error {
+	if err := conn.EndOwnSessions(ctx, temporary); err != nil { // a pooler's
+		return err
+	}
 	db := pgname.Ident(temporary)
 	sql := []string{
 		fmt.Sprintf("COMMENT ON DATABASE %s IS NULL", db),

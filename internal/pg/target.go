@@ -81,12 +81,21 @@ func (c *Conn) Sessions(ctx context.Context, database string) (int, error) {
 // EndSessions ends all sessions in a database but this one, and waits for
 // them to be gone.
 func (c *Conn) EndSessions(ctx context.Context, database string) error {
+	return c.endSessions(ctx, database, "")
+}
+
+// EndOwnSessions is EndSessions for those of this role only: a pooler keeps
+// them when their clients have gone.
+func (c *Conn) EndOwnSessions(ctx context.Context, database string) error {
+	return c.endSessions(ctx, database, " AND usename = current_user")
+}
+
+func (c *Conn) endSessions(ctx context.Context, database, which string) error {
 	step := "end the sessions in database " + pgname.Printable(database)
-	_, err := value[int](ctx, c, step, `SELECT count(pg_terminate_backend(pid, 5000))::int
-		FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()`, database)
+	where := ` FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()` + which
+	_, err := value[int](ctx, c, step, `SELECT count(pg_terminate_backend(pid, 5000))::int`+where, database)
 	if hasState(err, "42883") { // before version 14 it takes no timeout
-		_, err = value[int](ctx, c, step, `SELECT count(pg_terminate_backend(pid))::int
-			FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()`, database)
+		_, err = value[int](ctx, c, step, `SELECT count(pg_terminate_backend(pid))::int`+where, database)
 	}
 	return err
 }
