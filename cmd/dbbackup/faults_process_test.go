@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"dbbackup/internal/pgtest"
 )
 
@@ -141,7 +143,7 @@ func (r *running) wantStopped(t *testing.T, signal syscall.Signal) {
 	if err := r.cmd.Process.Signal(signal); err != nil {
 		t.Fatal(err)
 	}
-	r.wait(t).want(t, signals[signal], "interrupted by "+signal.String())
+	r.wait(t).want(t, signals[signal], "interrupted by "+unix.SignalName(signal))
 	took := time.Since(began)
 	t.Logf("it stopped within %s", took)
 	if took > 10*time.Second {

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"dbbackup/internal/pgtest"
+)
+
+// T09, B5: a run is killed before the nth of the calls by which it changes its
+// store. The last calls, which make the set exist, are all tried, of the others
+// some; DBBACKUP_TEST_FULL_SWEEP=1 tries every one.
+func TestT09CrashPointSweep(t *testing.T) {
+	c := shared.Cluster(t)
+	for _, mode := range []string{"custom", "plain"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			db := smallDatabase(t, c)
+			args := []string{"backup", "single", db, "--mode", mode, "--quiet", "--store"}
+			store := newStore(t)
+			whole := trace(t, injection{}, c.Env(), append(args, store)...)
+			whole.must(t, exitOK)
+			if whole.calls < 100 {
+				t.Fatalf("only %d calls of a run were counted", whole.calls)
+			}
+			wantSound(t, store, 1)
+			for n := 1; ; n = nextPoint(n, whole.calls) {
+				store := newStore(t)
+				crashed := trace(t, injection{nth: n}, c.Env(), append(args, store)...)
+				if !crashed.fired {
+					crashed.want(t, exitOK)
+					return
+				}
+				if wantAfterCrash(t, c, args, store); t.Failed() {
+					t.Fatalf("after a crash at call %d of %d", n, whole.calls)
+				}
+			}
+		})
+	}
+}
+
+// nextPoint is the crash point to try after n, of about total ones.
+func nextPoint(n, total int) int {
+	const spread, last = 10, 14
+	if os.Getenv("DBBACKUP_TEST_FULL_SWEEP") != "" || n >= total-last {
+		return n + 1
+	}
+	return min(n+total/spread, total-last)
+}
+
+// wantAfterCrash checks what a killed run left: what is listed as complete is
+// sound, the same run works, and after gc nothing but complete sets is there.
+func wantAfterCrash(t *testing.T, c *pgtest.Cluster, args []string, store string) {
+	t.Helper()
+	complete := 0
+	if _, err := os.Stat(store); err == nil {
+		for _, set := range listing(t, store) {
+			switch set.Status {
+			case "complete":
+				complete++
+				inProcess(t, nil, "verify", set.ID, "--store", store).want(t, exitOK)
+			case "unfinished":
+			default:
+				t.Errorf("%s is %s: %s", set.ID, set.Status, set.Reason)
+			}
+		}
+	}
+	inProcess(t, c, append(args, store)...).want(t, exitOK)
+	inProcess(t, nil, "gc", "--store", store).want(t, exitOK)
+	wantSound(t, store, complete+1)
+	for _, name := range filesOf(t, store) {
+		if strings.Contains(name, "/.") || name[0] == '.' {
+			t.Errorf("gc left %s", name)
+		}
+	}
+}
+
+// T15: a sync fails once, and would succeed if it was tried again: the kernel
+// has dropped the pages by then.
+func TestT15FailedSyncIsFinal(t *testing.T) {
+	testFailingCalls(t, []failingCall{
+		{"staged dump", "custom", unix.SYS_FSYNC, ".dump$"},
+		{"staged folder", "directory", unix.SYS_FSYNC, "toc.dat$"},
+		{"compressed dump", "plain", unix.SYS_FSYNC, ".sql.gz.partial-"},
+		{"small object", "custom", unix.SYS_FSYNC, ".properties.json.partial-"},
+		{"digests", "custom", unix.SYS_FSYNC, ".SHA256SUMS.partial-"},
+		{"manifest", "custom", unix.SYS_FSYNC, ".manifest.json.partial-"},
+		{"folder", "custom", unix.SYS_FSYNC, "/databases$"},
+		{"store", "custom", unix.SYS_FSYNC, "/store$"},
+	})
+}
+
+// T16: any other step of the way into the store fails.
+func TestT16FailedStepIsFinal(t *testing.T) {
+	testFailingCalls(t, []failingCall{
+		{"write of a dump", "plain", unix.SYS_WRITE, ".sql.gz.partial-"},
+		{"write of an object", "custom", unix.SYS_WRITE, ".properties.json.partial-"},
+		{"write of the manifest", "custom", unix.SYS_WRITE, ".manifest.json.partial-"},
+		{"close of a dump", "plain", unix.SYS_CLOSE, ".sql.gz.partial-"},
+		{"close of the manifest", "custom", unix.SYS_CLOSE, ".manifest.json.partial-"},
+		{"creation of an object", "custom", unix.SYS_OPENAT, ".properties.json.partial-"},
+		{"creation of a folder", "directory", unix.SYS_MKDIRAT, "/databases$"},
+		{"rename of a dump", "custom", unix.SYS_RENAMEAT2, ".dump$"},
+		{"rename of a folder", "directory", unix.SYS_RENAMEAT2, ".dir$"},
+		{"rename of the digests", "custom", unix.SYS_RENAMEAT2, "SHA256SUMS$"},
+		{"rename of the manifest", "custom", unix.SYS_RENAMEAT2, "manifest.json$"},
+	})
+}
+
+// failingCall is a system call that reports an I/O error, once.
+type failingCall struct {
+	name, mode string
+	call       uint64
+	path       string
+}
+
+func testFailingCalls(t *testing.T, cases []failingCall) {
+	c := shared.Cluster(t)
+	db := smallDatabase(t, c)
+	t.Run("all", func(t *testing.T) { // the database lives until the last of them has ended
+		for _, tc := range cases {
+			t.Run(tc.name, func(t *testing.T) {
+				t.Parallel()
+				store := newStore(t)
+				args := []string{"backup", "single", db, "--mode", tc.mode, "--store", store}
+				in := injection{calls: []uint64{tc.call}, path: tc.path, nth: 1, errno: unix.EIO, once: true}
+				got := trace(t, in, c.Env(), args...)
+				if !got.fired {
+					t.Fatalf("the fault did not fire\n%s", got.stderr)
+				}
+				got.want(t, exitFailed, "input/output error", "hint: the device reported an I/O error")
+				wantEmpty(t, store)
+				inProcess(t, c, args...).want(t, exitOK)
+				wantSound(t, store, 1)
+			})
+		}
+	})
+}
+
+// T16: the folders' last syncs, after the manifest was renamed.
+func TestT16UnsyncedManifestIsTakenBack(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db := smallDatabase(t, c)
+	in := injection{calls: []uint64{unix.SYS_FSYNC}, path: "/store$", errno: unix.EIO, once: true}
+	args := []string{"backup", "single", db, "--store"}
+	counted := trace(t, in, c.Env(), append(args, newStore(t))...)
+	counted.must(t, exitOK)
+	in.nth = counted.calls // each object's commit ends with the store's own sync, and the manifest is the last object
+	store := newStore(t)
+	got := trace(t, in, c.Env(), append(args, store)...)
+	if !got.fired {
+		t.Fatal("the fault did not fire")
+	}
+	got.want(t, exitFailed, "manifest.json", "input/output error")
+	wantEmpty(t, store)
+}
+
+// T16: the set exists, but the mark of an unfinished one cannot be removed.
+func TestT16MarkRemains(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db := smallDatabase(t, c)
+	store := newStore(t)
+	in := injection{calls: []uint64{unix.SYS_UNLINKAT}, path: "UNFINISHED$", nth: 1, errno: unix.EIO, once: true}
+	got := trace(t, in, c.Env(), "backup", "single", db, "--store", store)
+	if !got.fired {
+		t.Fatal("the fault did not fire")
+	}
+	got.want(t, exitFailed, "is committed", "delete that file")
+	wantSound(t, store, 1)
+}
