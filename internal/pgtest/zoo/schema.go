@@ -62,6 +62,7 @@ func dumpSchema(ctx context.Context, bin string, c *pgtest.Cluster, db string) (
 var (
 	entryHeader  = regexp.MustCompile(`^-- Name: (.*); Type: ([A-Z ]+); Schema: (.*); Owner: `)
 	defaultPlace = regexp.MustCompile(`^SET default_(tablespace|table_access_method) = (.*);$`)
+	policyRoles  = regexp.MustCompile(`^(CREATE POLICY .*? TO )(.*?)((?: USING | WITH CHECK |;).*)$`)
 	volatileLine = regexp.MustCompile(`^(\\(un)?restrict .*|-- Dumped (from|by) .*|--|)$`)
 )
 
@@ -85,7 +86,7 @@ func schemaEntries(dump string) facts {
 		} else if m := defaultPlace.FindStringSubmatch(line); m != nil {
 			places[m[1]] = m[2]
 		} else if !volatileLine.MatchString(line) {
-			lines = append(lines, line)
+			lines = append(lines, sortPolicyRoles(line))
 		}
 	}
 	flush()
@@ -95,6 +96,18 @@ func schemaEntries(dump string) facts {
 		found[key] = "\n" + strings.Join(texts, "\n") + "\n"
 	}
 	return found
+}
+
+// sortPolicyRoles puts the roles of a policy in order: pg_dump names them as it
+// meets them in pg_roles, which is another order in every cluster.
+func sortPolicyRoles(line string) string {
+	m := policyRoles.FindStringSubmatch(line)
+	if m == nil {
+		return line
+	}
+	roles := strings.Split(m[2], ", ")
+	slices.Sort(roles)
+	return m[1] + strings.Join(roles, ", ") + m[3]
 }
 
 // placeOf returns the settings that an entry of the kind depends on: a dump
