@@ -9,12 +9,15 @@
 # with its contrib modules and clients, and the tools that tests and scripts use.
 # It never starts, stops or changes a database cluster, and makes none: where
 # PostgreSQL is installed here, Debian's own first cluster is kept from being
-# created meanwhile. Running it again does nothing.
+# created meanwhile, and no service is started (pgbouncer's). Running it again does nothing.
 #
 # Go is looked for, not installed: it must be at least the version in go.mod.
 # With BOOTSTRAP_WITHOUT=shellcheck,strace the named commands are left out.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# Where Debian keeps daemons, which is not in every user's PATH.
+PATH=$PATH:/usr/sbin
 
 # A command that must be there, and the Debian package that brings it.
 commands=(
@@ -22,6 +25,7 @@ commands=(
     "git git"
     "gzip gzip"
     "make make"
+    "pgbouncer pgbouncer"
     "psql postgresql-client"
     "sha256sum coreutils"
     "shellcheck shellcheck"
@@ -74,13 +78,28 @@ without_first_cluster() {
     return "$status"
 }
 
+# without_services COMMAND...: packages start what they bring unless this policy
+# stands there meanwhile (Debian Policy, invoke-rc.d). A machine's own is kept.
+without_services() {
+    local file=/usr/sbin/policy-rc.d status=0
+    if [ -e "$file" ]; then
+        "$@"
+        return
+    fi
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$file" >/dev/null
+    as_root chmod 755 "$file"
+    "$@" || status=$?
+    as_root rm -f "$file"
+    return "$status"
+}
+
 apt() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -q "$@"; }
 
 install_packages() {
     command -v apt-get >/dev/null || die "no apt-get here; install these yourself: $*"
     say "installing: $*"
     apt update
-    without_first_cluster apt install -y --no-install-recommends "$@"
+    without_services without_first_cluster apt install -y --no-install-recommends "$@"
 }
 
 check_go() {

@@ -18,15 +18,16 @@ import (
 
 // SQLSTATEs that something here branches on (PostgreSQL manual, appendix A).
 const (
-	stateInvalidPassword  = "28P01"
-	stateInvalidAuth      = "28000"
-	stateNoSuchDatabase   = "3D000"
-	stateNoPrivilege      = "42501"
-	stateTooManyConns     = "53300"
-	stateCannotConnectNow = "57P03"
-	stateAdminShutdown    = "57P01"
-	stateCrashShutdown    = "57P02"
-	stateSerialization    = "40001" // of a session that ends: a recovery conflict
+	stateInvalidPassword   = "28P01"
+	stateProtocolViolation = "08P01"
+	stateInvalidAuth       = "28000"
+	stateNoSuchDatabase    = "3D000"
+	stateNoPrivilege       = "42501"
+	stateTooManyConns      = "53300"
+	stateCannotConnectNow  = "57P03"
+	stateAdminShutdown     = "57P01"
+	stateCrashShutdown     = "57P02"
+	stateSerialization     = "40001" // of a session that ends: a recovery conflict
 )
 
 // StandbyHint is what to do about a recovery conflict.

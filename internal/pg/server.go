@@ -107,13 +107,16 @@ func refuseSharing(ctx context.Context, a, b *Conn) error {
 	if err != nil {
 		return err
 	}
-	if err := b.Exec(ctx, "begin", "BEGIN"); err != nil {
+	err = b.Exec(ctx, "begin", "BEGIN")
+	if err != nil && !hasState(err, stateProtocolViolation) { // refused by a pooler in statement mode
 		return err
 	}
-	after, err := value[uint32](ctx, a, "ask for the backend", "SELECT pg_backend_pid()")
-	if err == nil && before == after {
-		return nil
+	if err == nil {
+		after, err := value[uint32](ctx, a, "ask for the backend", "SELECT pg_backend_pid()")
+		if err == nil && before == after {
+			return nil
+		}
 	}
 	return fault.New(fault.Precondition, "connect to the PostgreSQL server itself, or to a pool in session mode",
-		"a connection pooler in transaction mode stands between here and the server: no snapshot survives that")
+		"a connection pooler in transaction mode, or in statement mode, stands between here and the server: no snapshot survives that")
 }
