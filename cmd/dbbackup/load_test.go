@@ -120,7 +120,7 @@ func (r *running) peakRSS(t testing.TB) int64 {
 
 // T70: many large objects come back, and cost a run next to no memory.
 func TestT70ManyLargeObjects(t *testing.T) {
-	const objects, allowance = 10000, 48 << 20
+	const objects, allowance = 5000, 32 << 20
 	c := shared.Cluster(t)
 	few, many := smallDatabase(t, c), c.Database(t)
 	c.Exec(t, many, fmt.Sprintf("SELECT lo_from_bytea(0, convert_to(repeat(md5(g::text), 20), 'UTF8')) FROM generate_series(1, %d) g", objects))

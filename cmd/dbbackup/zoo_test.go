@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -11,7 +14,8 @@ import (
 )
 
 // T66: one of every object comes back equal, in every format, with all that
-// belongs to no database. The target is a fresh cluster.
+// belongs to no database, into a fresh cluster: by this program, and by hand with
+// PostgreSQL's own.
 func TestT66ZooReturnsEqual(t *testing.T) {
 	source := pgtest.Start(t)
 	source.CreateDatabase(t, "zoo")
@@ -20,10 +24,42 @@ func TestT66ZooReturnsEqual(t *testing.T) {
 		store := newStore(t)
 		dbbackup(t, source.Env(), "backup", "cluster", "--store", store, "--mode", mode).must(t, exitOmissions)
 		dbbackup(t, nil, "verify", "--store", store).must(t, exitOK)
-		target := freshTarget(t)
-		dbbackup(t, target.Env(), "restore", "cluster", "--store", store).must(t, exitOK)
-		compareClusters(t, source, target)
+		t.Run("with the tool", func(t *testing.T) {
+			target := freshTarget(t)
+			dbbackup(t, target.Env(), "restore", "cluster", "--store", store).must(t, exitOK)
+			compareClusters(t, source, target)
+		})
+		t.Run("without it", func(t *testing.T) {
+			// globals.sql gives the superuser the source's password.
+			target := freshTarget(t, pgtest.WithPassword(source.Password))
+			restoreByHand(t, target, filepath.Join(store, onlySet(t, store)), mode)
+			compareClusters(t, source, target)
+		})
 	})
+}
+
+// restoreByHand restores the zoo of a set the way that
+// docs/runbook-without-the-tool.md says.
+func restoreByHand(t *testing.T, target *pgtest.Cluster, set, mode string) {
+	t.Helper()
+	for _, script := range []string{
+		"test -e manifest.json && sha256sum -c --quiet SHA256SUMS",
+		"psql -X -q -d postgres -f globals.sql",
+		"psql -X -q -v ON_ERROR_STOP=1 -d postgres -f databases/zoo.create.sql",
+		map[string]string{
+			"custom":    "pg_restore --exit-on-error -j 2 -d zoo databases/zoo.dump",
+			"directory": "pg_restore --exit-on-error -j 2 -d zoo databases/zoo.dir",
+			"plain": `gunzip -c databases/zoo.sql.gz | tail -n 8 | grep -q -- '-- PostgreSQL database dump complete'
+				gunzip -c databases/zoo.sql.gz | psql -X -q -o /dev/null -v ON_ERROR_STOP=1 -d zoo`,
+		}[mode],
+	} {
+		cmd := exec.Command("sh", "-e", "-c", script) //nolint:gosec // the scripts stand above
+		cmd.Dir = set
+		cmd.Env = append(target.Env(), "PATH="+target.BinDir+":"+os.Getenv("PATH"))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", script, err, out)
+		}
+	}
 }
 
 // freshTarget runs a cluster with nothing but a place for the zoo's tablespace:
