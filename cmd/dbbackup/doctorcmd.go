@@ -3,9 +3,15 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"dbbackup/internal/fault"
 	"dbbackup/internal/pg"
@@ -89,8 +95,12 @@ func (a *application) examineTools(ctx context.Context, s *settings, server *pg.
 
 func (a *application) examineStore(s *settings, findings *[]finding) {
 	place, err := s.openStore(false)
-	if fault.Is(err, fault.NotFound) {
-		*findings = append(*findings, finding{About: "store", State: "advice", Text: s.storePath() + " does not exist; the first backup makes it"})
+	if parent, missing := missingFolder(s.storePath()); missing && fault.Is(err, fault.NotFound) {
+		f := finding{About: "store", State: "advice", Text: s.storePath() + " does not exist; the first backup makes it"}
+		if unix.Access(parent, unix.W_OK|unix.X_OK) != nil {
+			f.State, f.Text = "problem", fmt.Sprintf("%s does not exist, and this user may not make it in %s", s.storePath(), parent)
+		}
+		*findings = append(*findings, f)
 		return
 	}
 	if err == nil {
@@ -105,6 +115,24 @@ func (a *application) examineStore(s *settings, findings *[]finding) {
 	for _, warning := range place.Warnings() {
 		*findings = append(*findings, finding{About: "store", State: "advice", Text: warning})
 	}
+}
+
+// missingFolder reports whether there is nothing at a path yet, and the nearest
+// folder above it.
+func missingFolder(path string) (parent string, missing bool) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", false
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return "", false
+	}
+	for parent = filepath.Dir(path); parent != filepath.Dir(parent); parent = filepath.Dir(parent) {
+		if _, err := os.Lstat(parent); err == nil {
+			break
+		}
+	}
+	return parent, true
 }
 
 func (a *application) examineHost(ctx context.Context, s *settings, server *pg.Server, findings *[]finding) error {
@@ -150,8 +178,8 @@ func (a *application) printFindings(s *settings, findings []finding) error {
 	order := map[string]int{"ok": 0, "advice": 1, "problem": 2}
 	sorted := slices.SortedStableFunc(slices.Values(findings), func(a, b finding) int { return order[a.State] - order[b.State] })
 	p := &printer{w: a.stdout}
-	p.line("scripts/tune-host.sh --check explains the host's settings, --apply sets them and")
-	p.line("--revert takes that back.")
+	p.wrapped("", "scripts/tune-host.sh --check explains the host's settings, --apply sets them and --revert takes that back.")
+	p.line("")
 	for _, f := range sorted {
 		f.print(p)
 	}

@@ -102,6 +102,7 @@ func hermeticEnv(t testing.TB) []string {
 	return []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + t.TempDir(), "LC_ALL=C.UTF-8",
 		"DBBACKUP_CONFIG=/dev/null",
+		"GORACE=atexit_sleep_ms=0", // a second after each process else
 	}
 }
 

@@ -48,7 +48,7 @@ type databaseSummary struct {
 func summarize(s *settings, r backup.Result, err error, began time.Time) summary {
 	sum := summary{
 		Set: r.ID, Store: s.storePath(), Result: "ok", ExitCode: exitCode(err), Started: began.UTC(),
-		Seconds: time.Since(began).Seconds(), Databases: []databaseSummary{}, Omissions: r.Manifest.Omissions,
+		Seconds: time.Since(began).Seconds(), Databases: []databaseSummary{}, Omissions: append([]backupset.Omission{}, r.Manifest.Omissions...),
 		Resources: r.Manifest.Resources,
 	}
 	switch {
