@@ -194,13 +194,16 @@ func (d *decoder) entry(t *TOC) *Entry {
 }
 
 func (d *decoder) statements(e *Entry) {
-	if d.opts.skipSQL && e.Desc != "TABLE" {
+	if d.opts.skipSQL && e.Desc != "TABLE" && e.Desc != "INDEX" {
 		d.skip("definition")
 	} else {
 		e.Definition = d.sql("definition")
 	}
-	if e.Desc == "TABLE" {
+	switch e.Desc {
+	case "TABLE":
 		e.parent = attachedTo(e.Definition)
+	case "INDEX":
+		e.upgrades = strings.Contains(e.Definition, "\nALTER TABLE ")
 	}
 	if d.opts.skipSQL {
 		e.Definition = ""

@@ -85,9 +85,11 @@ type Entry struct {
 	File         string // directory format: the data file's name without a compression suffix
 	Offset       int64  // custom format: the data block's place in the file, -1 when there is none or it is unknown
 
-	placed bool   // the archive gives it a tablespace, perhaps the default one
-	copies bool   // its data is that of a COPY statement
-	parent string // the partitioned table that the definition itself attaches it to, as written (pg_dump before 14)
+	placed bool // the archive gives it a tablespace, perhaps the default one
+	copies bool // its data is that of a COPY statement
+	// upgrades: an index whose definition goes on to alter its table
+	upgrades bool
+	parent   string // the partitioned table that the definition itself attaches it to, as written (pg_dump before 14)
 }
 
 // Name returns schema.tag, or the tag where there is no schema, for messages.

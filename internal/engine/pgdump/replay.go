@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -107,26 +106,54 @@ func (p *replay) steps() []step {
 	}
 	var steps []step
 	for _, section := range sections {
-		name := section.String()
-		args := []string{"--section=" + name, "--jobs=" + strconv.Itoa(max(l.Jobs, 1))}
-		if len(l.MapTablespaces) == 0 || section == pgarchive.Data {
-			steps = append(steps, step{name: name, args: args, ids: p.ids()})
-			continue
-		}
-		steps = append(steps, p.tablespaceSteps(name, args)...)
+		steps = append(steps, p.sectionSteps(section)...)
 	}
 	return steps
 }
 
-// tablespaceSteps makes a step for each run of entries in one tablespace.
-// pg_restore cannot map tablespaces; without its own SET default_tablespace
-// the session's setting decides.
-func (p *replay) tablespaceSteps(section string, args []string) []step {
+// sectionSteps: definitions are made by one session, because with several a
+// table's privileges can come before its schema's; post-data comes in phases
+// that do not deadlock.
+func (p *replay) sectionSteps(section pgarchive.Section) []step {
+	switch jobs := max(p.load.Jobs, 1); {
+	case section == pgarchive.PreData:
+		return p.tablespaceSteps(step{name: section.String(), args: []string{"--section=" + section.String()}, ids: p.ids()})
+	case section == pgarchive.Data:
+		return []step{{name: section.String(), args: []string{"--section=" + section.String(), jobsArg(jobs)}, ids: p.ids()}}
+	case jobs == 1:
+		return p.tablespaceSteps(step{name: section.String(), args: []string{"--section=" + section.String()}, ids: p.ids()})
+	default:
+		return p.phaseSteps(section, jobs)
+	}
+}
+
+func (p *replay) phaseSteps(section pgarchive.Section, jobs int) []step {
 	var steps []step
-	for i, run := range p.load.TOC.RunsByTablespace(p.ids(), p.load.MapTablespaces) {
+	phases := p.load.TOC.PostData(p.ids())
+	for i, phase := range phases {
+		s := step{name: fmt.Sprintf("%s, phase %d of %d", section, i+1, len(phases)), ids: phase.IDs}
+		if phase.Parallel {
+			s.args = []string{jobsArg(jobs)}
+		}
+		steps = append(steps, p.tablespaceSteps(s)...)
+	}
+	return steps
+}
+
+func jobsArg(jobs int) string { return "--jobs=" + strconv.Itoa(jobs) }
+
+// tablespaceSteps cuts a step into one for each run of entries in one
+// tablespace, where tablespaces are mapped. pg_restore cannot map them; without
+// its own SET default_tablespace the session's setting decides.
+func (p *replay) tablespaceSteps(s step) []step {
+	if len(p.load.MapTablespaces) == 0 {
+		return []step{s}
+	}
+	var steps []step
+	for i, run := range p.load.TOC.RunsByTablespace(s.ids, p.load.MapTablespaces) {
 		steps = append(steps, step{
-			name: fmt.Sprintf("%s, part %d", section, i+1),
-			args: append([]string{"--no-tablespaces"}, args...),
+			name: fmt.Sprintf("%s, part %d", s.name, i+1),
+			args: append([]string{"--no-tablespaces"}, s.args...),
 			ids:  run.IDs,
 			gucs: map[string]string{"default_tablespace": run.Tablespace},
 		})
@@ -140,13 +167,17 @@ func (p *replay) ids() []int {
 	if len(p.load.MapRoles) == 0 && (p.load.Entries != nil || len(p.load.MapTablespaces) == 0) {
 		return p.load.Entries
 	}
+	chosen := make(map[int]bool, len(p.load.Entries))
+	for _, id := range p.load.Entries {
+		chosen[id] = true
+	}
 	ids := []int{}
 	for i := range p.load.TOC.Entries {
 		e := &p.load.TOC.Entries[i]
 		if len(p.load.MapRoles) > 0 && madeWithOwnership(e) {
 			continue
 		}
-		if p.load.Entries == nil || slices.Contains(p.load.Entries, e.ID) {
+		if p.load.Entries == nil || chosen[e.ID] {
 			ids = append(ids, e.ID)
 		}
 	}
