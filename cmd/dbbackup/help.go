@@ -198,6 +198,11 @@ func (p *printer) wrapped(first, text string) {
 	}
 }
 
+// labelled prints a text in lines beside a label.
+func (p *printer) labelled(label, format string, args ...any) {
+	p.wrapped(fmt.Sprintf("%-10s ", label), fmt.Sprintf(format, args...))
+}
+
 // wrap breaks a text at spaces into lines of at most width characters. A word
 // that is longer has a line of its own. There is always one line.
 func wrap(text string, width int) []string {

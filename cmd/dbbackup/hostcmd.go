@@ -114,17 +114,17 @@ func probeDatabase(p backup.Plan) probedDatabase {
 
 func (a *application) printProbe(p probed) error {
 	out := &printer{w: a.stdout}
-	out.wrapped("Server     ", fmt.Sprintf("PostgreSQL %s at %s, system identifier %s", p.Server.Version, p.Server.Address, p.Server.Identifier))
-	out.line("Host       %s, %s of memory available%s", plural(p.Host.CPUs, "CPU"),
+	out.labelled("Server", "PostgreSQL %s at %s, system identifier %s", p.Server.Version, p.Server.Address, p.Server.Identifier)
+	out.labelled("Host", "%s, %s of memory available%s", plural(p.Host.CPUs, "CPU"),
 		bytesize.Format(p.Host.AvailableMemoryBytes), memoryLimit(p.Host))
 	if p.Host.Store != nil {
-		out.wrapped("Store      ", fmt.Sprintf("%s free in %s (%s)", bytesize.Format(p.Host.Store.FreeBytes), p.Host.Store.Path, p.Host.Store.Type))
+		out.labelled("Store", "%s free in %s (%s)", bytesize.Format(p.Host.Store.FreeBytes), p.Host.Store.Path, p.Host.Store.Type)
 	}
 	for _, t := range p.Tools {
-		out.line("Tools      %s in %s", t.Version, t.Dir)
+		out.labelled("Tools", "%s in %s", t.Version, t.Dir)
 	}
 	for _, why := range p.Limits.Why {
-		out.wrapped("Run        ", why)
+		out.labelled("Run", "%s", why)
 	}
 	for i := range p.Databases {
 		out.line("")

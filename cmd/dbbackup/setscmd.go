@@ -150,29 +150,29 @@ func (a *application) show(ctx context.Context, s *settings) error {
 
 func printSet(w io.Writer, m *backupset.Manifest) error {
 	p := &printer{w: w}
-	p.line("Set        %s (%s, format %d, by dbbackup %s on %s)", m.ID, m.Kind, m.Format, m.Tool.Version, m.Host)
-	p.line("Taken      %s to %s", m.Started.UTC().Format(time.RFC3339), m.Finished.UTC().Format(time.RFC3339))
+	p.labelled("Set", "%s (%s, format %d, by dbbackup %s on %s)", m.ID, m.Kind, m.Format, m.Tool.Version, m.Host)
+	p.labelled("Taken", "%s to %s", m.Started.UTC().Format(time.RFC3339), m.Finished.UTC().Format(time.RFC3339))
 	standby := ""
 	if m.Server.Standby {
 		standby = ", a standby"
 	}
-	p.line("Server     PostgreSQL %s at %s:%d as %s%s", m.Server.Version, m.Server.Host, m.Server.Port, m.Server.User, standby)
-	p.line("           system identifier %s, timeline %d", cmp.Or(m.Server.SystemIdentifier, "unknown"), m.Server.Timeline)
+	p.labelled("Server", "PostgreSQL %s at %s:%d as %s%s", m.Server.Version, m.Server.Host, m.Server.Port, m.Server.User, standby)
+	p.labelled("", "system identifier %s, timeline %d", cmp.Or(m.Server.SystemIdentifier, "unknown"), m.Server.Timeline)
 	if g := m.Globals; g != nil {
 		passwords := "with password verifiers"
 		if !g.RolePasswords {
 			passwords = "without passwords"
 		}
-		p.line("Globals    %s: %s (%s), %s", g.Object, plural(len(g.Roles), "role"), passwords, plural(len(g.Tablespaces), "tablespace"))
-		p.line("           server files: %s", strings.Join(g.ServerFiles, ", "))
+		p.labelled("Globals", "%s: %s (%s), %s", g.Object, plural(len(g.Roles), "role"), passwords, plural(len(g.Tablespaces), "tablespace"))
+		p.labelled("", "server files: %s", strings.Join(g.ServerFiles, ", "))
 	}
-	p.line("Resources  %s, own memory at most %s, children's %s", shortTime(m.Resources.Seconds),
+	p.labelled("Resources", "%s, own memory at most %s, children's %s", shortTime(m.Resources.Seconds),
 		bytesize.Format(m.Resources.PeakRSSBytes), bytesize.Format(m.Resources.ChildPeakRSSBytes))
 	for i := range m.Databases {
 		printDatabase(p, &m.Databases[i])
 	}
 	for _, f := range m.Failures {
-		p.line("FAILED     %s: %s", failed(f), f.Error)
+		p.labelled("FAILED", "%s: %s", failed(f), f.Error)
 	}
 	if p.err != nil {
 		return p.err
@@ -182,17 +182,17 @@ func printSet(w io.Writer, m *backupset.Manifest) error {
 
 func printDatabase(p *printer, d *backupset.Database) {
 	p.line("")
-	p.line("Database   %s: %s, %s because %s", pgname.Printable(d.Name), bytesize.Format(d.DatabaseBytes), d.Mode, d.Why)
-	p.line("           %s: %s stored (%s, ratio %.2f) in %s", d.Dump, bytesize.Format(d.StoredBytes), d.Compression, d.CompressionRatio, shortTime(d.Resources.Seconds))
+	p.labelled("Database", "%s: %s, %s because %s", pgname.Printable(d.Name), bytesize.Format(d.DatabaseBytes), d.Mode, d.Why)
+	p.labelled("", "%s: %s stored (%s, ratio %.2f) in %s", d.Dump, bytesize.Format(d.StoredBytes), d.Compression, d.CompressionRatio, shortTime(d.Resources.Seconds))
 	rows := "rows not known"
 	if d.EstimatedRows >= 0 {
 		rows = fmt.Sprintf("about %d rows", d.EstimatedRows)
 	}
-	p.line("           %s, %s, %s; snapshot at %s, xmin %d, xmax %d", plural(int(d.Tables), "table"), rows,
+	p.labelled("", "%s, %s, %s; snapshot at %s, xmin %d, xmax %d", plural(int(d.Tables), "table"), rows,
 		plural(int(d.LargeObjects), "large object"), d.Snapshot.LSN, d.Snapshot.XMin, d.Snapshot.XMax)
-	p.line("           owner %s, %s, %s %s/%s, %s %s", pgname.Printable(d.Owner), d.Encoding, d.LocaleProvider, d.Collate, d.CType, d.DumpTool.Name, d.DumpTool.Version)
+	p.labelled("", "owner %s, %s, %s %s/%s, %s %s", pgname.Printable(d.Owner), d.Encoding, d.LocaleProvider, d.Collate, d.CType, d.DumpTool.Name, d.DumpTool.Version)
 	if d.Selection != nil {
-		p.line("           PART of the database: the data of %s", plural(len(d.Selection.Selected), "table"))
+		p.labelled("", "PART of the database: the data of %s", plural(len(d.Selection.Selected), "table"))
 	}
 }
 
@@ -226,7 +226,7 @@ func (a *application) verify(ctx context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
-	problems, err := verify.Set(ctx, place, set, verify.Options{Quick: s.Bool("quick"), Search: s.search(), Env: a.env, Report: a.log})
+	problems, err := verify.Set(ctx, set, verify.Options{Quick: s.Bool("quick"), Search: s.search(), Env: a.env, Report: a.log})
 	a.log.close()
 	if err != nil {
 		return err
