@@ -238,7 +238,8 @@ func (p *Plan) load(ctx context.Context, s Step, database string, whole bool, o 
 	}
 	stop := p.watchSize(ctx, database, task)
 	defer stop()
-	problems, err := pgdump.Replay(ctx, pgdump.Target{Endpoint: p.o.Target, Tools: p.tools}, l, p.o.Report)
+	target := pgdump.Target{Endpoint: p.o.Target, Tools: p.tools, Superuser: p.Server.Superuser, VersionNum: p.Server.VersionNum}
+	problems, err := pgdump.Replay(ctx, target, l, p.o.Report)
 	o.Problems = problems
 	if err != nil || len(problems) == 0 {
 		return err

@@ -19,8 +19,10 @@ import (
 
 // Target is where a replay writes to.
 type Target struct {
-	Endpoint *pg.Endpoint
-	Tools    pgtool.Tools
+	Endpoint   *pg.Endpoint
+	Tools      pgtool.Tools
+	Superuser  bool
+	VersionNum int
 }
 
 // Load is what to replay into a database that exists.

@@ -45,6 +45,21 @@ func damagedPlain(err error) error {
 	return fault.New(fault.Integrity, "restore from another set", "plain dump: %w", err)
 }
 
+// withoutEventTriggers are settings under which the event triggers that a script
+// makes do not fire for the rest of it: pg_dump writes them before it refreshes
+// materialized views. Nothing else in a script depends on them, because
+// its triggers come after its rows. Only a superuser may set them.
+func (t Target) withoutEventTriggers() map[string]string {
+	switch {
+	case !t.Superuser:
+		return nil
+	case t.VersionNum >= 170000:
+		return map[string]string{"event_triggers": "off"}
+	default:
+		return map[string]string{"session_replication_role": "replica"}
+	}
+}
+
 // plain feeds the dump to psql, which stops at the first error.
 func (p *replay) plain(ctx context.Context) ([]pgtool.ObjectError, error) {
 	in, err := p.load.Open(ctx)
@@ -65,7 +80,7 @@ func (p *replay) plain(ctx context.Context) ([]pgtool.ObjectError, error) {
 	if p.load.Whole {
 		args = append(args, "--single-transaction")
 	}
-	command := p.target.Tools.Command(pgtool.Psql, args, p.env())
+	command := p.target.Tools.Command(pgtool.Psql, args, withSettings(p.env(), p.target.withoutEventTriggers()))
 	command.Stdin = gz
 	return runRefusable(ctx, command, psqlError)
 }
