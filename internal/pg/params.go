@@ -166,10 +166,16 @@ func (p Params) check() error {
 			return badConninfo("the %s holds a NUL byte", key)
 		}
 	}
+	// In a URI, either may be part of a password that holds a / or an @.
+	const escape = "(is a /, @ or : in the password written as %%2F, %%40 or %%3A?)"
 	for port := range strings.SplitSeq(p["port"], ",") {
 		if n, err := strconv.Atoi(port); port != "" && (err != nil || n < 1 || n > 65535) {
-			// In a URI it may be part of a password that holds a slash.
-			return badConninfo("a port is not a number from 1 to 65535 (is a /, @ or : in the password written as %%2F, %%40 or %%3A?)")
+			return badConninfo("a port is not a number from 1 to 65535 " + escape)
+		}
+	}
+	for host := range strings.SplitSeq(p["host"], ",") {
+		if !strings.HasPrefix(host, "/") && strings.LastIndex(host, "@") > 0 { // @name is an abstract socket
+			return badConninfo("a host has an @ in its name " + escape)
 		}
 	}
 	return nil

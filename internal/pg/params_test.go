@@ -79,6 +79,7 @@ func TestParseParamsRefuses(t *testing.T) {
 		"NUL":                        "postgresql://u:" + secret + "%00@h",
 		"port that is no number":     "host=h port=" + secret,
 		"slash in the password":      "postgresql://u:" + secret + "/x@h/db",
+		"at sign in the password":    "postgresql://u:x@" + secret + "@h/db",
 		"port beyond the last":       "host=h port=65536",
 		"second port is no number":   "postgresql://a:1,b:" + secret + "/db",
 		"quote in a keyword's place": "'" + secret + "'=x",
