@@ -230,7 +230,7 @@ func (p *Plan) load(ctx context.Context, s Step, database string, whole bool, o 
 		MapRoles: p.o.MapRoles, MapTablespaces: p.o.MapTablespaces, Open: p.open(s.Source.Dump),
 	}
 	if s.toc != nil {
-		path, err := p.o.Store.Path(p.o.Set.Key(s.Source.Dump))
+		path, err := p.o.Set.Path(s.Source.Dump)
 		if err != nil {
 			return err
 		}

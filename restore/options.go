@@ -11,14 +11,12 @@ import (
 	"dbbackup/internal/pg"
 	"dbbackup/internal/pgtool"
 	"dbbackup/internal/report"
-	"dbbackup/internal/store"
 )
 
 // Options say what to restore, from which set, to where and how.
 type Options struct {
 	Target *pg.Endpoint
 	Search pgtool.Search
-	Store  store.Local
 	Set    *backupset.Set
 	Report report.Reporter
 

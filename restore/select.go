@@ -17,7 +17,7 @@ func (p *preparation) readArchive(s *Step) error {
 	if s.Source.Mode == backupset.Plain {
 		return nil
 	}
-	path, err := p.o.Store.Path(p.o.Set.Key(s.Source.Dump))
+	path, err := p.o.Set.Path(s.Source.Dump)
 	if err != nil {
 		return err
 	}

@@ -57,7 +57,6 @@ func (a *application) restore(ctx context.Context, s *settings, o restore.Option
 		return err
 	}
 	defer place.Close() //nolint:errcheck // only read
-	o.Store = place
 	if o.Set, err = a.openSet(ctx, place, s.String("set"), backupset.Want{Kind: kindWanted(o), Database: o.Database}); err != nil {
 		return err
 	}

@@ -147,6 +147,22 @@ func (s *Set) Below(folder string) []Object {
 	return s.index[first:last]
 }
 
+// Path returns the path of an object, or of a folder of objects, for a child
+// process to read: no link is on the way to it or in it. What is missing, or
+// is something else than files and folders, is fault.Integrity. Stores that are
+// not local return ErrNotLocal.
+func (s *Set) Path(name string) (string, error) {
+	local, ok := s.st.(store.Local)
+	if !ok {
+		return "", fmt.Errorf("path of object %s: %w", name, ErrNotLocal)
+	}
+	path, err := local.Path(s.Key(name))
+	if err != nil {
+		return "", damaged(err, "object %s of backup set %s", name, s.ID())
+	}
+	return path, nil
+}
+
 // OpenObject reads an object and checks it on the way: instead of io.EOF the
 // reader returns fault.Integrity, naming the object, when size or SHA-256 are
 // not the manifest's. It never returns more bytes than the manifest says. Who

@@ -24,7 +24,6 @@ import (
 	"dbbackup/internal/pgtool"
 	"dbbackup/internal/report"
 	"dbbackup/internal/sqltext"
-	"dbbackup/internal/store"
 )
 
 // Options say how thoroughly.
@@ -37,12 +36,12 @@ type Options struct {
 
 // Set checks one set and returns what is wrong with it; warnings are among
 // them. The error says that the check could not be done.
-func Set(ctx context.Context, st store.Local, set *backupset.Set, o Options) ([]backupset.Problem, error) {
+func Set(ctx context.Context, set *backupset.Set, o Options) ([]backupset.Problem, error) {
 	problems := set.CheckQuick(ctx)
 	if o.Quick {
 		return problems, ctx.Err()
 	}
-	v := &verification{st: st, set: set, o: o, bad: map[string]bool{}}
+	v := &verification{set: set, o: o, bad: map[string]bool{}}
 	v.add(problems)
 	v.digests(ctx)
 	err := v.archives(ctx)
@@ -50,7 +49,6 @@ func Set(ctx context.Context, st store.Local, set *backupset.Set, o Options) ([]
 }
 
 type verification struct {
-	st       store.Local
 	set      *backupset.Set
 	o        Options
 	problems []backupset.Problem
@@ -104,7 +102,7 @@ func (v *verification) archive(ctx context.Context, d backupset.Database) error 
 		}
 		return v.found(d, v.plain(ctx, d))
 	}
-	path, err := v.st.Path(v.set.Key(d.Dump))
+	path, err := v.set.Path(d.Dump)
 	if err != nil {
 		return v.found(d, err)
 	}
