@@ -135,13 +135,13 @@ func (a *application) printError(err error) {
 	if err == nil || errors.Is(err, errOmissions) {
 		return
 	}
-	text := err.Error()
+	text, hints := err.Error(), fault.Hints(err)
 	var bySignal *signalError
-	if errors.As(err, &bySignal) {
-		text = bySignal.Error()
+	if errors.As(err, &bySignal) { // what broke off because of it says nothing new
+		text, hints = bySignal.Error(), nil
 	}
 	if a.logsJSON() {
-		a.printErrorJSON(text, exitCode(err), fault.Hints(err))
+		a.printErrorJSON(text, exitCode(err), hints)
 		return
 	}
 	for i, line := range strings.Split(text, "\n") {
@@ -150,7 +150,7 @@ func (a *application) printError(err error) {
 		}
 		fmt.Fprintln(a.stderr, line) //nolint:errcheck // there is nowhere else to say it
 	}
-	for _, hint := range fault.Hints(err) {
+	for _, hint := range hints {
 		fmt.Fprintf(a.stderr, "hint: %s\n", hint) //nolint:errcheck // as above
 	}
 }

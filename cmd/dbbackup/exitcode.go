@@ -34,7 +34,7 @@ var errOmissions = errors.New("finished with declared omissions")
 // signalError is the cause that ends a run when a signal comes.
 type signalError struct{ signal syscall.Signal }
 
-func (e *signalError) Error() string { return "ended by " + unix.SignalName(e.signal) }
+func (e *signalError) Error() string { return "interrupted by " + unix.SignalName(e.signal) }
 
 func exitCode(err error) int {
 	var bySignal *signalError
