@@ -39,7 +39,7 @@ type Request struct {
 	SkipLargeObjects bool
 
 	Expected int64                                    // bytes that will be stored, estimated
-	Free     func() (bytes, inodes uint64, err error) // what the store has left
+	Free     func() (bytes, inodes uint64, err error) // what the store has left; nil: nobody knows
 
 	LockTimeout time.Duration // for each table's lock; 0 waits for ever
 	Limit       time.Duration // for the whole capture; 0 none

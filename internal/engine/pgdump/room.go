@@ -19,7 +19,7 @@ const noRoom = 1 << 20
 // so the store is asked, before what was written is discarded.
 func (c *capture) explainRoom(err error) error {
 	var exit *child.ExitError
-	if !errors.Is(err, unix.ENOSPC) && (!errors.As(err, &exit) || exit.Cause != nil) {
+	if c.req.Free == nil || !errors.Is(err, unix.ENOSPC) && (!errors.As(err, &exit) || exit.Cause != nil) {
 		return err
 	}
 	what := "the store is full"
