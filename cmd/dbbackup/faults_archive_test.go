@@ -191,15 +191,15 @@ func TestT38LostObject(t *testing.T) {
 			t.Errorf("listed as %s (%s), want damaged, naming %s", set.Status, set.Reason, lost)
 		}
 		for _, verify := range [][]string{{"verify", id}, {"verify", id, "--quick"}} {
-			got := dbbackup(t, nil, append(verify, "--store", store)...)
+			got := inProcess(t, nil, append(verify, "--store", store)...)
 			got.want(t, exitIntegrity, "is damaged")
 			if !strings.Contains(got.stdout, lost) {
 				t.Errorf("verify does not name %s", lost)
 			}
 		}
 		before := transactions(t, c)
-		dbbackup(t, c.Env(), "restore", "single", "one", "--target-db", "back", "--set", id, "--store", store).want(t, exitIntegrity, lost)
-		dbbackup(t, c.Env(), "restore", "cluster", "--clean", "--confirm", "--set", id, "--store", store).want(t, exitIntegrity, lost)
+		inProcess(t, c, "restore", "single", "one", "--target-db", "back", "--set", id, "--store", store).want(t, exitIntegrity, lost)
+		inProcess(t, c, "restore", "cluster", "--clean", "--confirm", "--set", id, "--store", store).want(t, exitIntegrity, lost)
 		if after := transactions(t, c); after != before {
 			t.Errorf("refused restores took the server from transaction %s to %s", before, after)
 		}

@@ -148,7 +148,7 @@ func (r *running) wantStopped(t *testing.T, signal syscall.Signal) {
 	if err := r.cmd.Process.Signal(signal); err != nil {
 		t.Fatal(err)
 	}
-	r.wait(t).want(t, signals[signal], "interrupted by "+unix.SignalName(signal))
+	r.wait(t).want(t, signals[signal], "by "+unix.SignalName(signal))
 	took := time.Since(began)
 	t.Logf("it stopped within %s", took)
 	if took > 10*time.Second {
