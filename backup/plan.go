@@ -125,7 +125,7 @@ func (r *run) choose(all []pg.Database) ([]pg.Database, error) {
 		switch {
 		case d.Name == "template0": // the same in every cluster
 		case slices.Contains(excluded, d.Name):
-			r.omit(d.Name, "the whole database", "excluded by the options of the run")
+			r.leaveOut(d.Name, "the whole database", "excluded by the options of the run")
 		case d.Invalid():
 			r.omit(d.Name, "the whole database", "it is what an interrupted DROP DATABASE left; drop it")
 		case !d.AllowConn:
@@ -152,6 +152,13 @@ func one(all []pg.Database, name string) ([]pg.Database, error) {
 		pgname.Printable(name), "the server")
 }
 
+// leaveOut declares what the user wanted left out.
+func (r *run) leaveOut(database, object, reason string) {
+	r.omit(database, object, reason)
+	r.manifest.Omissions[len(r.manifest.Omissions)-1].Asked = true
+}
+
+// omit declares what will not be in the set although nobody asked for that.
 func (r *run) omit(database, object, reason string) {
 	r.manifest.Omissions = append(r.manifest.Omissions, backupset.Omission{Database: database, Object: object, Reason: reason})
 }
@@ -206,7 +213,7 @@ func chooseMode(p plan) (backupset.Mode, string) {
 	if p.settings.Mode != backupset.Auto {
 		return p.settings.Mode, "asked for"
 	}
-	if p.selection != nil {
+	if p.selection.Chosen() {
 		return backupset.Custom, "only a custom or directory archive can be restored selectively"
 	}
 	size, limit := bytesize.Format(p.database.Bytes), bytesize.Format(p.settings.PlainOver)
@@ -219,7 +226,7 @@ func chooseMode(p plan) (backupset.Mode, string) {
 // obstacle says what would make the capture fail, or read less than all.
 func (r *run) obstacle(ctx context.Context, conn *pg.Conn, p plan) error {
 	name, gaps := pgname.Printable(p.database.Name), p.inventory.Gaps
-	if p.selection != nil && p.mode == backupset.Plain {
+	if p.selection.Chosen() && p.mode == backupset.Plain {
 		return fault.New(fault.Usage, "use --mode custom or --mode directory",
 			"database %s: tables cannot be selected in plain mode, because a plain dump cannot be restored in part", name)
 	}
@@ -279,8 +286,11 @@ func (r *run) declare(p plan) {
 	if gaps.UserMappings > 0 {
 		r.omit(name, fmt.Sprintf("options of %d user mappings", gaps.UserMappings), "they are hidden from this role")
 	}
+	if n := len(p.without); n > 0 {
+		r.leaveOut(name, fmt.Sprintf("data of %d tables", n), "excluded by the options of the run; the definitions are captured")
+	}
 	if p.settings.SkipLargeObjects && p.inventory.LargeObjects > 0 {
-		r.omit(name, fmt.Sprintf("%d large objects", p.inventory.LargeObjects), "--skip-large-objects was given")
+		r.leaveOut(name, fmt.Sprintf("%d large objects", p.inventory.LargeObjects), "--skip-large-objects was given, or only tables were selected")
 	}
 }
 

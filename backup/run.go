@@ -112,7 +112,7 @@ func Lock(ctx context.Context, place Place, holder store.Holder) (release func()
 	release, err = place.Lock(ctx, holder)
 	var locked *store.LockedError
 	if errors.As(err, &locked) {
-		return nil, fault.New(fault.Locked, "wait for that run to end, or use another --store", "%w", err)
+		return nil, fault.New(fault.Locked, "", "%w", err)
 	}
 	return release, err
 }

@@ -35,6 +35,7 @@ type Step struct {
 	Notices []string // what will not be restored, and why
 
 	properties pg.Database
+	empty      bool // nothing is lost when it is replaced
 	toc        *pgarchive.TOC
 	entries    []int // nil: all
 }
@@ -261,7 +262,7 @@ func (p *preparation) decideExisting(ctx context.Context, s *Step, existing pg.D
 	case initdbs && empty && alike(existing, s.properties) && s.entries == nil:
 		s.Action = Fill
 	case initdbs && empty:
-		s.Action = Replace
+		s.Action, s.empty = Replace, true
 	case p.o.Replace:
 		s.Action = Replace
 	default:
@@ -306,12 +307,12 @@ func alike(a, b pg.Database) bool {
 		a.Provider == b.Provider && a.Locale == b.Locale && a.ICURules == b.ICURules
 }
 
-// Destroys lists the existing databases that the plan would replace and that
-// are not empty by plan.
+// Destroys lists the existing databases that the plan would replace, less
+// initdb's empty ones.
 func (p *Plan) Destroys() []string {
 	var names []string
 	for _, s := range p.Steps {
-		if s.Action == Replace {
+		if s.Action == Replace && !s.empty {
 			names = append(names, s.Name)
 		}
 	}

@@ -153,8 +153,8 @@ func (p *Plan) leave(ctx context.Context, conn *pg.Conn, s Step, temporary strin
 	if s.Source.Mode == backupset.Plain {
 		rest = "what stands before that in the script"
 	}
-	return fault.New(fault.Failed, rest+fmt.Sprintf(" is kept as database %s; running the restore again replaces it, and if it is good enough: ALTER DATABASE %s CONNECTION LIMIT -1; ALTER DATABASE %s RENAME TO %s",
-		temporary, temporary, temporary, pgname.Ident(s.Name)), "%w", err)
+	return fault.New(fault.Failed, rest+fmt.Sprintf(" is kept as database %s; running the restore again replaces it, and if it is good enough: ALTER DATABASE %s CONNECTION LIMIT -1; ALTER DATABASE %s RENAME TO %s; its owner, privileges and settings stand in %s of the set",
+		temporary, temporary, temporary, pgname.Ident(s.Name), s.Source.Create), "%w", err)
 }
 
 const sizeEvery = time.Second

@@ -24,7 +24,7 @@ func (p *preparation) readArchive(s *Step) error {
 	if s.toc, err = pgarchive.Open(path, pgarchive.WithoutSQL()); err != nil {
 		return fmt.Errorf("archive of database %s: %w", pgname.Printable(s.Source.Name), err)
 	}
-	if s.Source.Selection == nil && len(p.o.Tables)+len(p.o.Schemas) == 0 {
+	if !s.Source.Selection.Chosen() && len(p.o.Tables)+len(p.o.Schemas) == 0 {
 		return nil
 	}
 	return p.selectEntries(s)

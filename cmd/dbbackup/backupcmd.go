@@ -44,7 +44,7 @@ func (a *application) backup(ctx context.Context, s *settings, kind func(*backup
 		result, err = a.runBackup(ctx, s, kind)
 	}
 	err = interrupted(ctx, err)
-	if err == nil && len(result.Manifest.Omissions) > 0 {
+	if err == nil && result.Manifest.Unasked() {
 		err = errOmissions
 	}
 	a.log.close() // the bars end before the table begins

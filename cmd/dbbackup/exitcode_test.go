@@ -18,6 +18,8 @@ func TestExitCodes(t *testing.T) {
 	server := shared.Cluster(t)
 	db := server.Database(t)
 	server.Exec(t, db, "CREATE TABLE t AS SELECT 1 a")
+	foreign := server.Database(t)
+	server.Exec(t, foreign, "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE FOREIGN TABLE f (a int) SERVER s")
 	store := newStore(t)
 	single := []string{"backup", "single", db, "--store", store}
 	dbbackup(t, server.Env(), single...).must(t, 0)
@@ -33,7 +35,8 @@ func TestExitCodes(t *testing.T) {
 		{"failed", 1, nil, append(single, "--before-hook", "/bin/false")},
 		{"usage", 2, nil, append(single, "--nosuchflag")},
 		{"usage in the config file", 2, []string{"DBBACKUP_CONFIG=" + configFile(t, "nosuchkey: 1")}, single},
-		{"omissions", 3, nil, []string{"backup", "cluster", "--store", newStore(t), "--exclude-db", "test*", "--exclude-db", "postgres"}},
+		{"what was asked to be left out", 0, nil, []string{"backup", "single", db, "--store", newStore(t), "--exclude-table", "t"}},
+		{"omissions", 3, nil, []string{"backup", "single", foreign, "--store", newStore(t)}},
 		{"no such store", 10, nil, []string{"list", "--store", "/nonexistent"}},
 		{"no such set", 10, nil, []string{"show", "nosuchset", "--store", store}},
 		{"no such database", 10, nil, []string{"backup", "single", "nosuchdb", "--store", store}},
@@ -76,7 +79,7 @@ func TestExitCodes(t *testing.T) {
 		r := start(t, server.Env(), single...)
 		waits := "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = '" + db + "'"
 		eventually(t, "the first run holds the store's lock", func() bool { return server.QueryString(t, "postgres", waits) != "0" })
-		dbbackup(t, server.Env(), single...).want(t, exitLocked, "the store is locked by", "wait for that run to end")
+		dbbackup(t, server.Env(), single...).want(t, exitLocked, "the store is locked by", "wait for the other run to end")
 		if _, err := conn.Exec(t.Context(), "ROLLBACK"); err != nil {
 			t.Fatal(err)
 		}

@@ -191,8 +191,11 @@ func printDatabase(p *printer, d *backupset.Database) {
 	p.labelled("", "%s, %s, %s; snapshot at %s, xmin %d, xmax %d", plural(int(d.Tables), "table"), rows,
 		plural(int(d.LargeObjects), "large object"), d.Snapshot.LSN, d.Snapshot.XMin, d.Snapshot.XMax)
 	p.labelled("", "owner %s, %s, %s %s/%s, %s %s", pgname.Printable(d.Owner), d.Encoding, d.LocaleProvider, d.Collate, d.CType, d.DumpTool.Name, d.DumpTool.Version)
-	if d.Selection != nil {
+	switch {
+	case d.Selection.Chosen():
 		p.labelled("", "PART of the database: the data of %s", plural(len(d.Selection.Selected), "table"))
+	case d.Selection != nil:
+		p.labelled("", "WITHOUT the data of %s", strings.Join(append(append([]string{}, d.Selection.ExcludeTables...), d.Selection.ExcludeSchemas...), ", "))
 	}
 }
 

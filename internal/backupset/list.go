@@ -37,7 +37,8 @@ type Entry struct {
 	Started   time.Time
 	Finished  time.Time
 	Databases []string
-	Parts     []string // those of them of which only some tables were captured
+	Parts     []string // those of them of which only chosen tables were captured
+	Without   []string // those of them without the data of excluded tables
 	Omissions int
 	Failures  []Failure
 
@@ -169,8 +170,12 @@ func (e *Entry) describe(set *Set, folder setFolder) {
 	e.Omissions, e.Failures = len(m.Omissions), m.Failures
 	for i := range m.Databases {
 		e.Databases = append(e.Databases, m.Databases[i].Name)
-		if m.Databases[i].Selection != nil {
+		switch selection := m.Databases[i].Selection; {
+		case selection == nil:
+		case selection.Chosen():
 			e.Parts = append(e.Parts, m.Databases[i].Name)
+		default:
+			e.Without = append(e.Without, m.Databases[i].Name)
 		}
 	}
 	e.Problems = set.compare(folder)

@@ -1,6 +1,9 @@
 package backupset
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Version is the format that this package writes. It reads every version up
 // to it and refuses a newer one by name (F1).
@@ -126,8 +129,9 @@ type Database struct {
 }
 
 // Selection is what the user asked for when not the whole database was
-// wanted. The archive then holds every definition, and the data of the
-// selected tables only; restore applies the selection again.
+// wanted. The dump then holds every definition, and the data of the selected
+// tables only. When tables were chosen, restore applies the choice again; when
+// some were only excluded, they come back empty.
 type Selection struct {
 	Tables         []string `json:"tables,omitempty"`
 	Schemas        []string `json:"schemas,omitempty"`
@@ -135,6 +139,11 @@ type Selection struct {
 	ExcludeSchemas []string `json:"exclude_schemas,omitempty"`
 	// Selected are the tables whose data was captured, as quoted schema.table.
 	Selected []string `json:"selected"`
+}
+
+// Chosen reports whether tables were chosen, and not only excluded.
+func (s *Selection) Chosen() bool {
+	return s != nil && len(s.Tables)+len(s.Schemas) > 0
 }
 
 // Snapshot is the exported snapshot that a database was read under (B3).
@@ -151,6 +160,13 @@ type Omission struct {
 	Database string `json:"database,omitempty"` // empty: cluster-wide
 	Object   string `json:"object"`
 	Reason   string `json:"reason"`
+	Asked    bool   `json:"asked,omitempty"` // the user asked for it to be left out
+}
+
+// Unasked reports whether the set lacks something that nobody asked to leave
+// out.
+func (m *Manifest) Unasked() bool {
+	return slices.ContainsFunc(m.Omissions, func(o Omission) bool { return !o.Asked })
 }
 
 // Failure is something that should be in the set and could not be captured.

@@ -69,6 +69,9 @@ func (e Entry) lacks(want Want) string {
 // notes says what a user of the set should know.
 func (e Entry) notes() []string {
 	var notes []string
+	for _, database := range e.Without {
+		notes = append(notes, fmt.Sprintf("backup set %s holds the database %q without the data of some tables, which were excluded; show lists them", e.ID, database))
+	}
 	for _, f := range e.Failures {
 		notes = append(notes, fmt.Sprintf("backup set %s lacks what failed in its run: %s: %s", e.ID, cmp.Or(f.Database, "cluster"), f.Error))
 	}
