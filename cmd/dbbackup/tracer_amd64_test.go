@@ -156,11 +156,11 @@ func (tr *tracer) next() (int, unix.WaitStatus, error) {
 // stopped handles one stop and returns the signal that the thread shall get.
 func (tr *tracer) stopped(pid int, status unix.WaitStatus) int {
 	const syscallStop = unix.SIGTRAP | 0x80
-	switch signal := status.StopSignal(); {
-	case signal == syscallStop:
+	switch signal := status.StopSignal(); signal {
+	case syscallStop:
 		tr.call(pid, tr.threads[pid])
 		return 0
-	case signal == unix.SIGTRAP, signal == unix.SIGSTOP: // of the tracing itself
+	case unix.SIGTRAP, unix.SIGSTOP: // of the tracing itself
 		return 0
 	default:
 		return int(signal)
