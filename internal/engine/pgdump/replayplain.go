@@ -45,18 +45,19 @@ func damagedPlain(err error) error {
 	return fault.New(fault.Integrity, "restore from another set", "plain dump: %w", err)
 }
 
-// withoutEventTriggers are settings under which the event triggers that a script
+// withoutEventTriggers is a statement after which the event triggers that a script
 // makes do not fire for the rest of it: pg_dump writes them before it refreshes
 // materialized views. Nothing else in a script depends on them, because
-// its triggers come after its rows. Only a superuser may set them.
-func (t Target) withoutEventTriggers() map[string]string {
+// its triggers come after its rows. Only a superuser may run it. It is
+// no startup option, because poolers refuse those.
+func (t Target) withoutEventTriggers() string {
 	switch {
 	case !t.Superuser:
-		return nil
+		return ""
 	case t.VersionNum >= 170000:
-		return map[string]string{"event_triggers": "off"}
+		return "SET event_triggers = off"
 	default:
-		return map[string]string{"session_replication_role": "replica"}
+		return "SET session_replication_role = replica"
 	}
 }
 
@@ -75,12 +76,15 @@ func (p *replay) plain(ctx context.Context) ([]pgtool.ObjectError, error) {
 		"--no-psqlrc", "--quiet", "--echo-errors", "--no-password", "--set=ON_ERROR_STOP=1",
 		"--output=/dev/null",
 		"--dbname=" + p.target.Endpoint.ChildConninfo(p.load.Database, "dbbackup psql"),
-		"--file=-",
 	}
+	if first := p.target.withoutEventTriggers(); first != "" {
+		args = append(args, "--command="+first)
+	}
+	args = append(args, "--file=-")
 	if p.load.Whole {
 		args = append(args, "--single-transaction")
 	}
-	command := p.target.Tools.Command(pgtool.Psql, args, withSettings(p.env(), p.target.withoutEventTriggers()))
+	command := p.target.Tools.Command(pgtool.Psql, args, p.env())
 	command.Stdin = gz
 	return runRefusable(ctx, command, psqlError)
 }
