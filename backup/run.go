@@ -3,12 +3,14 @@ package backup
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/fault"
 	"dbbackup/internal/pg"
 	"dbbackup/internal/pgtool"
+	"dbbackup/internal/report"
 	"dbbackup/internal/store"
 )
 
@@ -91,8 +93,16 @@ func (r *run) survey(ctx context.Context) error {
 	if r.server, err = conn.Server(ctx); err != nil {
 		return err
 	}
-	r.tools, err = r.o.Search.ForServer(ctx, r.server.VersionNum)
-	return err
+	if r.tools, err = r.o.Search.ForServer(ctx, r.server.VersionNum); err != nil {
+		return err
+	}
+	if own := pgtool.VersionOf(r.server.VersionNum).Major; r.tools.Version.Major > own {
+		// Seen with 18 on 17: a column's option that only the server's own
+		// pg_dump knows to leave out made a dump that no server takes.
+		r.o.Report.Warn(fmt.Sprintf("pg_dump %s is newer than the server; one of version %d knows it best (--pg-bin)", r.tools.Version, own),
+			report.F("dir", r.tools.Dir))
+	}
+	return nil
 }
 
 // lock takes the store for this run, when it can be written to at all.
