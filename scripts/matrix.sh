@@ -27,7 +27,7 @@ set -euo pipefail
 
 # The Debian release whose main archive holds a version.
 readonly -A release_of=([13]=bullseye [15]=bookworm [17]=trixie [18]=forky)
-mirror=${MATRIX_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' | head -n 1)}
+mirror=${MATRIX_MIRROR:-$(apt-get indextargets --format "\$(REPO_URI)" 'Created-By: Packages' 'Label: Debian' | head -n 1)}
 readonly mirror
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
