@@ -33,7 +33,7 @@ func newApplication(p process) *application {
 			"Connections follow libpq: PGHOST, PGPORT, PGUSER, PGPASSFILE, PGSERVICE and the rest hold.\n" +
 			"Exit codes: 0 ok, 1 failed, 2 usage, 3 finished with declared omissions, 10 no such store or set, " +
 			"11 locked by another run, 12 wrong key, 13 integrity, 14 precondition, 130 interrupted, 143 terminated.",
-		Flags:          []cli.Flag{helpFlag()},
+		Flags:          []cli.Flag{helpFlag(), versionFlag()},
 		Commands:       a.commands(),
 		ExitErrHandler: func(*cli.Context, error) {}, // run returns the error; the library must not exit
 		OnUsageError:   usageError,
@@ -44,6 +44,11 @@ func newApplication(p process) *application {
 
 func helpFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "help", Usage: "show this page", DisableDefaultText: true}
+}
+
+// versionFlag is what people try first; the command version does the same.
+func versionFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "version", Usage: "print the version", DisableDefaultText: true}
 }
 
 // usageError words an error of the library's parser.
@@ -75,6 +80,9 @@ func commandPath(c *cli.Context) string {
 }
 
 func (a *application) noCommand(c *cli.Context) error {
+	if c.Bool("version") {
+		return printVersionText(a.stdout)
+	}
 	if c.NArg() == 0 {
 		return printAppHelp(a.stdout, a.cli)
 	}

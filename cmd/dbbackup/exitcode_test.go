@@ -122,3 +122,11 @@ func TestExitCodeOfErrors(t *testing.T) {
 		}
 	}
 }
+
+func TestVersionIsAFlagToo(t *testing.T) {
+	t.Parallel()
+	command, flag := dbbackup(t, nil, "version").must(t, exitOK), dbbackup(t, nil, "--version").must(t, exitOK)
+	if flag.stdout != command.stdout || flag.stdout == "" || flag.stderr != "" {
+		t.Errorf("--version: got %q and %q on standard error, want %q", flag.stdout, flag.stderr, command.stdout)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 
 	"dbbackup/backup"
 	"dbbackup/internal/backupset"
@@ -169,6 +170,10 @@ func (a *application) printVersion(_ context.Context, s *settings) error {
 	if s.Bool("json") {
 		return json.NewEncoder(a.stdout).Encode(map[string]any{"version": version, "format": backupset.Version})
 	}
-	_, err := fmt.Fprintf(a.stdout, "dbbackup %s (backup set format %d)\n", version, backupset.Version)
+	return printVersionText(a.stdout)
+}
+
+func printVersionText(w io.Writer) error {
+	_, err := fmt.Fprintf(w, "dbbackup %s (backup set format %d)\n", version, backupset.Version)
 	return err
 }
