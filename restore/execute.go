@@ -188,21 +188,42 @@ func (p *Plan) create(ctx context.Context, conn *pg.Conn, s Step, temporary stri
 	if p.Server.Superuser {
 		mark = append(mark, fmt.Sprintf("ALTER DATABASE %s CONNECTION LIMIT 0", pgname.Ident(temporary)))
 	}
-	return conn.Transact(ctx, "mark database "+temporary+" unfinished", mark)
+	if err := conn.Transact(ctx, "mark database "+temporary+" unfinished", mark); err != nil {
+		return errors.Join(err, p.drop(context.WithoutCancel(ctx), conn, temporary))
+	}
+	return nil
 }
 
-// removeFormer drops what an interrupted attempt left. Only a database that
-// carries our mark is dropped; the caller holds the lock of its name.
+// removeFormer drops what an interrupted attempt left: a database that carries
+// our mark, or an empty one of the temporary name, left by an attempt that was
+// killed before it could make the mark. The caller holds the lock of its name.
 func (p *Plan) removeFormer(ctx context.Context, conn *pg.Conn, temporary string) error {
 	left, err := conn.Commented(ctx, unfinishedComment)
 	if err != nil {
 		return err
 	}
 	if _, ok := left[temporary]; !ok {
-		return nil
+		empty, err := p.leftEmpty(ctx, conn, temporary)
+		if err != nil || !empty {
+			return err
+		}
 	}
 	p.o.Report.Info("dropping what an earlier attempt left", report.F("database", temporary))
 	return p.dropUnfinished(ctx, conn, temporary)
+}
+
+// leftEmpty reports whether the database exists and nothing was made in it.
+func (p *Plan) leftEmpty(ctx context.Context, conn *pg.Conn, name string) (bool, error) {
+	if _, exists, err := conn.DatabaseNamed(ctx, name); err != nil || !exists {
+		return false, err
+	}
+	inside, err := p.o.Target.Connect(ctx, name)
+	if err != nil {
+		return false, err
+	}
+	defer inside.Close(ctx) //nolint:errcheck // only read from
+	n, err := inside.UserObjects(ctx)
+	return n == 0, err
 }
 
 // dropUnfinished drops a database that a restore began to fill. Its

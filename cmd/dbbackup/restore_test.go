@@ -116,6 +116,33 @@ func TestT73T76RefusedObjectsAreNamedAndTheRestIsKept(t *testing.T) {
 	}
 }
 
+// A restore that was killed between making its database and marking it does
+// not stand in the way of the next one; a database of that name that holds
+// something is not touched.
+func TestUnmarkedEmptyDatabaseOfAKilledRestoreIsReplaced(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db := refusedDatabase(t, c)
+	store, to := captured(t, c, db, "--mode", "custom"), free(t, c)
+	restore := restoring(store, db, "--target-db", to, "--json")
+	temporary := restoredResult(t, dbbackup(t, c.Env(), restore...)).KeptAs
+	t.Cleanup(func() { c.DropDatabase(t, temporary) })
+
+	c.DropDatabase(t, temporary)
+	c.CreateDatabase(t, temporary)
+	if again := restoredResult(t, dbbackup(t, c.Env(), restore...)); again.KeptAs != temporary || len(again.Refused) != 2 {
+		t.Errorf("over an empty database: got %+v, want the restore to come as far as before", again)
+	}
+
+	c.DropDatabase(t, temporary)
+	c.CreateDatabase(t, temporary)
+	c.Exec(t, temporary, "CREATE TABLE somebodys AS SELECT 1")
+	dbbackup(t, c.Env(), restore...).want(t, exitFailed, temporary, "already exists")
+	if !slices.Contains(databasesOf(t, c), temporary) || c.QueryString(t, temporary, "SELECT count(*) FROM somebodys") != "1" {
+		t.Error("a database with a table was dropped")
+	}
+}
+
 // T73: psql stops at the first error, which is named all the same.
 func TestT73PlainStopsAtTheFirstRefusal(t *testing.T) {
 	c := shared.Cluster(t)
