@@ -43,12 +43,6 @@ func (c *Conn) UserObjects(ctx context.Context) (int64, error) {
 		     + (SELECT count(*) FROM pg_largeobject_metadata)`)
 }
 
-// TableRow is a table of a target and whether it holds rows.
-type TableRow struct {
-	pgname.Table
-	HasRows bool
-}
-
 // FilledTables returns those of tables that exist and hold rows, and those
 // that do not exist.
 func (c *Conn) FilledTables(ctx context.Context, tables []pgname.Table) (filled, missing []pgname.Table, err error) {
@@ -70,12 +64,6 @@ func (c *Conn) FilledTables(ctx context.Context, tables []pgname.Table) (filled,
 		}
 	}
 	return filled, missing, nil
-}
-
-// Sessions counts the sessions in a database, less this one.
-func (c *Conn) Sessions(ctx context.Context, database string) (int, error) {
-	return value[int](ctx, c, "count sessions in "+pgname.Printable(database),
-		`SELECT count(*)::int FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()`, database)
 }
 
 // EndSessions ends all sessions in a database but this one, and waits for
