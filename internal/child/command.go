@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
-// DefaultGrace is how long a child has between SIGTERM and SIGKILL.
+// DefaultGrace is how long a child has between Command.EndSignal and SIGKILL.
 const DefaultGrace = 5 * time.Second
 
 // ErrOutputHeld means that a child exited with status 0 while a process that it
@@ -24,6 +25,9 @@ type Command struct {
 	Args []string // without argv[0]; never a secret, every user of the machine can read them
 	Env  []string // the complete environment; nothing is inherited
 	Dir  string   // working directory; empty: this process's own
+	// Credential is the user that the child runs as, in Dir as that user may
+	// enter it; nil: this process's own. Only root may choose.
+	Credential *syscall.Credential
 
 	// Stdin is what the child reads; nil is /dev/null. An *os.File is handed
 	// to the child itself. Anything else is copied; an error of its Read ends
@@ -39,7 +43,10 @@ type Command struct {
 	// returns. A line is cut after 64 kB. While it runs the child may block.
 	OnStderrLine func(line string)
 
-	// Grace is the time between SIGTERM and SIGKILL. Zero is DefaultGrace.
+	// EndSignal asks the child to end, also when this process dies. Zero is
+	// SIGTERM.
+	EndSignal syscall.Signal
+	// Grace is the time between EndSignal and SIGKILL. Zero is DefaultGrace.
 	Grace time.Duration
 }
 
@@ -73,6 +80,13 @@ func (c Command) validate() error {
 		return fmt.Errorf("start %s: negative grace %s", c.Name, c.Grace)
 	}
 	return nil
+}
+
+func (c Command) endSignal() syscall.Signal {
+	if c.EndSignal == 0 {
+		return syscall.SIGTERM
+	}
+	return c.EndSignal
 }
 
 func (c Command) grace() time.Duration {

@@ -4,7 +4,7 @@
 // A child is the leader of a process group of its own, so that a terminal's
 // Ctrl-C reaches this process only, and so that everything the child forked
 // (the workers of pg_dump -j) can be ended with it. When its context ends, the
-// group gets SIGTERM and after Command.Grace SIGKILL. When the leader exits,
+// group gets Command.EndSignal (SIGTERM) and after Command.Grace SIGKILL. When the leader exits,
 // whatever is left of the group is ended too: a program that is to outlive its
 // parent must start a session of its own (setsid).
 //
@@ -17,7 +17,7 @@
 // Standard error is read to its end, in bounded memory, before Wait returns,
 // so its last lines are never lost.
 //
-// If this process dies, the leader gets SIGTERM from the kernel (PDEATHSIG);
+// If this process dies, the leader gets that signal from the kernel (PDEATHSIG);
 // pg_dump and pg_restore hand it on to their workers. See Process.own for why
 // that is safe with Go's threads.
 //

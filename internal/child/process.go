@@ -16,7 +16,7 @@ import (
 )
 
 // lingerTime is how long a group may take to end by itself after its leader,
-// and again after SIGTERM.
+// and again after Command.EndSignal.
 const lingerTime = time.Second
 
 // Process is a started child. Its Wait must be called.
@@ -90,6 +90,10 @@ func start(ctx context.Context, c Command, piped bool) (*Process, error) {
 // PID is the child's process id, and that of its process group.
 func (p *Process) PID() int { return p.pid }
 
+// Exited is closed when the child itself has ended, whatever became of its
+// group. How it ended is for Wait to say.
+func (p *Process) Exited() <-chan struct{} { return p.exited }
+
 // Wait waits until the child and its group have ended and everything it wrote
 // was handled. The error is an *ExitError when the child ended with anything
 // but status 0, or was ended. Wait may be called more than once.
@@ -143,7 +147,7 @@ func awaitExit(pid int) {
 func (p *Process) endGroup() {
 	p.held = p.stdout != nil && !p.stdout.hungUp(lingerTime)
 	if (p.held || !p.stderr.hungUp(lingerTime)) && p.cause == nil {
-		p.signal(syscall.SIGTERM)
+		p.signal(p.command.endSignal())
 		p.stderr.hungUp(lingerTime)
 	}
 	p.signal(syscall.SIGKILL)
@@ -163,7 +167,7 @@ func (p *Process) endOnCancel(ctx context.Context) {
 		return
 	case <-ctx.Done():
 	}
-	p.signal(syscall.SIGTERM)
+	p.signal(p.command.endSignal())
 	grace := time.NewTimer(p.command.grace())
 	defer grace.Stop()
 	select {

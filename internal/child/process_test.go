@@ -444,3 +444,40 @@ func TestParseStatReadsHostileNames(t *testing.T) {
 		}
 	}
 }
+
+func TestEndSignalReplacesSIGTERM(t *testing.T) {
+	c := fake(t, "stubborn")
+	c.EndSignal, c.Grace = syscall.SIGINT, time.Hour
+	lines := lineChan(&c)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	p, err := Start(ctx, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-lines // ready
+	select {
+	case <-p.Exited():
+		t.Error("Exited is closed while the child runs")
+	default:
+	}
+	cancel()
+	<-p.Exited()
+	_, err = p.Wait()
+	if e := asExit(t, err); !errors.Is(e, context.Canceled) || e.Signal != syscall.SIGINT && e.Code != 2 {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTheChildRunsAsAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may choose a user")
+	}
+	const nobody = 65534
+	var out bytes.Buffer
+	c := Command{Name: "id", Path: "/usr/bin/id", Args: []string{"-u"}, Dir: "/", Stdout: &out}
+	c.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+	if _, err := Run(t.Context(), c); err != nil || strings.TrimSpace(out.String()) != "65534" {
+		t.Errorf("got %q, %v", out.String(), err)
+	}
+}

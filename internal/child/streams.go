@@ -21,8 +21,9 @@ func (p *Process) wire(piped bool) error {
 		Env:  append([]string{}, c.Env...), // never nil: nil would inherit ours
 		Dir:  c.Dir,
 		SysProcAttr: &syscall.SysProcAttr{
-			Setpgid:   true,
-			Pdeathsig: syscall.SIGTERM,
+			Setpgid:    true,
+			Pdeathsig:  c.endSignal(),
+			Credential: c.Credential,
 		},
 	}
 	if err := p.wireStdin(); err != nil {

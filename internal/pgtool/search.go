@@ -182,15 +182,18 @@ func (s Search) inPath(tool string) (path string, ok bool) {
 	return "", false
 }
 
+func (s Search) roots() []string {
+	if s.Roots == nil {
+		return DefaultRoots()
+	}
+	return slices.Clone(s.Roots)
+}
+
 // installed are the usable installations below Roots that have tool, by
 // version, and of one major version the newest minor first.
 func (s Search) installed(ctx context.Context, tool string) []Tools {
-	roots := s.Roots
-	if roots == nil {
-		roots = DefaultRoots()
-	}
 	var found []Tools
-	for _, root := range roots {
+	for _, root := range s.roots() {
 		paths, _ := filepath.Glob(filepath.Join(root, tool)) // a bad pattern finds nothing
 		for _, path := range paths {
 			if t, err := s.inspect(ctx, tool, path); err == nil {

@@ -20,6 +20,14 @@ func VersionOf(num int) Version {
 	return Version{Major: num / 10000, Minor: num % 10000}
 }
 
+// Num is the server_version_num of the version, such as 150018.
+func (v Version) Num() int {
+	if v.Major < 10 {
+		return v.Major*10000 + v.Minor*100
+	}
+	return v.Major*10000 + v.Minor
+}
+
 // olderThan reports whether v's major version is older than that of other.
 func (v Version) olderThan(other Version) bool {
 	if v.Major != other.Major || v.Major >= 10 {
