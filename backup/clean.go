@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"slices"
 
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/report"
@@ -11,9 +12,24 @@ import (
 // things that were. The caller holds the store's lock: what a living run is
 // writing looks the same.
 func Clean(ctx context.Context, place Place, r report.Reporter) (int, error) {
+	return clean(ctx, place, r, false)
+}
+
+// clean is Clean that may keep what `resume` could go on with.
+func clean(ctx context.Context, place Place, r report.Reporter, keepResumable bool) (int, error) {
+	if tidied, err := backupset.Tidy(ctx, place); err != nil {
+		return len(tidied), err
+	}
 	unfinished, err := backupset.Unfinished(ctx, place)
 	if err != nil {
 		return 0, err
+	}
+	if keepResumable {
+		resumable, err := backupset.Resumable(ctx, place)
+		if err != nil {
+			return 0, err
+		}
+		unfinished = slices.DeleteFunc(unfinished, func(id string) bool { return slices.Contains(resumable, id) })
 	}
 	for _, id := range unfinished {
 		if err := backupset.RemoveUnfinished(ctx, place, id); err != nil {

@@ -31,7 +31,7 @@ func (r *run) captureDatabases(ctx context.Context) []Outcome {
 	}
 	r.o.Report.Tasks(len(r.plans), expected)
 	var group errgroup.Group
-	group.SetLimit(r.o.ParallelDatabases)
+	group.SetLimit(r.parallel())
 	for i, p := range r.plans {
 		group.Go(func() error {
 			outcomes[i] = r.captureOne(ctx, p)
@@ -68,10 +68,11 @@ func (r *run) captureAndDescribe(ctx context.Context, p plan, task report.Task) 
 	if err != nil {
 		return nil, err
 	}
-	task.Progress(captured.StoredBytes)
+	task.Progress(captured.StoredBytes + captured.reusedBytes())
 	d := r.describe(p, captured)
+	r.refer(captured.references)
 	d.Started, d.Finished, d.Attempts = began.UTC(), r.o.Now().UTC(), attempts
-	d.Resources = databaseResources(captured, d.Finished.Sub(d.Started))
+	d.Resources = databaseResources(captured.Captured, d.Finished.Sub(d.Started))
 	if err := r.writeProperties(ctx, p, d); err != nil {
 		return nil, errors.Join(err, r.set.Drop(context.WithoutCancel(ctx), d.Dump, d.Properties, d.Create))
 	}
@@ -79,21 +80,52 @@ func (r *run) captureAndDescribe(ctx context.Context, p plan, task report.Task) 
 }
 
 // attempts captures one database, again when the server was lost meanwhile.
-func (r *run) attempts(ctx context.Context, p plan, task report.Task) (pgdump.Captured, int, error) {
-	src := pgdump.Source{Endpoint: r.o.Source, Tools: r.tools, Standby: r.server.Standby}
+func (r *run) attempts(ctx context.Context, p plan, task report.Task) (captured, int, error) {
+	capture := r.captureOnce(ctx, p, task)
 	for attempt := 1; ; attempt++ {
-		captured, err := pgdump.Capture(ctx, src, r.request(p), r.set, r.o.Report, task)
-		if err == nil || attempt >= r.o.Attempts || !fault.Is(err, fault.Unavailable) || ctx.Err() != nil {
+		captured, err := capture()
+		if err == nil || attempt >= r.attemptsFor(err) || !fault.Is(err, fault.Unavailable) || ctx.Err() != nil {
 			return captured, attempt, err
 		}
 		wait := retryPause(attempt)
-		r.o.Report.Warn("the capture is tried again, from its beginning", report.F("database", p.database.Name),
+		from := "from its beginning"
+		if p.mode == backupset.Chunked {
+			from = "from the chunks that are there"
+		}
+		r.o.Report.Warn("the capture is tried again, "+from, report.F("database", p.database.Name),
 			report.F("attempt", attempt+1), report.F("in", wait.Round(100*time.Millisecond)), report.F("because", err))
 		select {
 		case <-ctx.Done():
 			return captured, attempt, context.Cause(ctx)
 		case <-time.After(wait):
 		}
+	}
+}
+
+// captured is a finished capture of either engine.
+type captured struct {
+	pgdump.Captured
+	chunks     *backupset.Chunks
+	timeline   int64
+	references []backupset.Reference
+}
+
+func (c captured) reusedBytes() int64 {
+	if c.chunks == nil {
+		return 0
+	}
+	return c.chunks.ReusedBytes
+}
+
+// captureOnce returns the function for one attempt at a database.
+func (r *run) captureOnce(ctx context.Context, p plan, task report.Task) func() (captured, error) {
+	if p.mode == backupset.Chunked {
+		return r.captureChunks(ctx, p, task)
+	}
+	src := pgdump.Source{Endpoint: r.o.Source, Tools: r.tools, Standby: r.server.Standby}
+	return func() (captured, error) {
+		c, err := pgdump.Capture(ctx, src, r.request(p), r.set, r.o.Report, task)
+		return captured{Captured: c}, err
 	}
 }
 
@@ -116,7 +148,7 @@ func (r *run) request(p plan) pgdump.Request {
 
 func objectBase(database string) string { return "databases/" + pgname.File(database) }
 
-func (r *run) describe(p plan, c pgdump.Captured) *backupset.Database {
+func (r *run) describe(p plan, c captured) *backupset.Database {
 	d, inv := p.database, p.inventory
 	base := objectBase(d.Name)
 	return &backupset.Database{
@@ -127,21 +159,25 @@ func (r *run) describe(p plan, c pgdump.Captured) *backupset.Database {
 		Roles: notNil(inv.Roles), Tablespaces: notNil(inv.Tablespaces), Extensions: notNil(inv.Extensions),
 		Snapshot: backupset.Snapshot{
 			XMin: c.Snapshot.XMin, XMax: c.Snapshot.XMax, XIP: notNil(c.Snapshot.XIP),
-			LSN: c.Snapshot.LSN, Time: c.Snapshot.Time.UTC(),
+			LSN: c.Snapshot.LSN, Time: c.Snapshot.Time.UTC(), Timeline: c.timeline,
 		},
+		Chunks:        c.chunks,
 		DatabaseBytes: d.Bytes, Tables: int64(p.tables), LargeObjects: inv.LargeObjects,
 		LargeObjectBytes: inv.LargeObjectBytes, EstimatedRows: inv.EstimatedRows,
 		DumpBytes: c.DumpBytes, StoredBytes: c.StoredBytes,
-		Compression: compression(p.settings.Level), CompressionRatio: ratio(c.StoredBytes, d.Bytes),
+		Compression: p.compression(), CompressionRatio: ratio(c.StoredBytes+c.reusedBytes(), d.Bytes),
 		DumpTool: backupset.Tool{Name: "pg_dump", Version: r.tools.Version.String()},
 	}
 }
 
-func compression(level int) string {
-	if level == 0 {
+func (p plan) compression() string {
+	switch {
+	case p.mode == backupset.Chunked:
+		return p.settings.Codec.String()
+	case p.settings.Level == 0:
 		return "none"
 	}
-	return fmt.Sprintf("gzip:%d", level)
+	return fmt.Sprintf("gzip:%d", p.settings.Level)
 }
 
 func ratio(stored, size int64) float64 {

@@ -33,9 +33,19 @@ type Options struct {
 
 	ParallelDatabases int
 	Jobs              int // pg_dump's workers in directory mode
+	Readers           int // sessions that read in chunked mode, over all databases
 	Procs             int // goroutines that compress in plain mode
 	Attempts          int // for each database, while the server is unavailable
 	SpaceCheck        bool
+
+	// Of the native engine.
+	Incremental    bool          // start from the newest usable set of the same database
+	Resume         string        // go on with this unfinished set; the other options are what its run was asked for
+	MaxRate        int64         // bytes per second, over all databases; 0: no limit
+	MaxConnections int           // sessions in all; 0: no limit
+	MaxLag         int64         // bytes of WAL that a standby may lag behind; 0: no limit
+	MaxSnapshotAge time.Duration // of other sessions, before the run begins; 0: no limit
+	YieldToDDL     bool
 
 	Tool    backupset.Tool
 	Host    string // this host's name, for the manifest and the lock
@@ -62,14 +72,19 @@ type Place interface {
 // Settings hold for one database.
 type Settings struct {
 	Mode             backupset.Mode
-	PlainOver        int64 // bytes of the database above which auto takes plain
-	Level            int   // gzip, 0 to 6
+	PlainOver        int64          // bytes of the database above which auto takes plain
+	Level            int            // gzip, 0 to 6
+	Codec            compress.Codec // of chunks
+	ChunkBytes       int64
 	Limit            time.Duration
 	Stall            time.Duration
 	LockTimeout      time.Duration
 	SkipLargeObjects bool
 	ExcludeTables    []string
 }
+
+// leastChunkBytes is a page of a table.
+const leastChunkBytes = 8192
 
 // Validate finds options that cannot work, before anything is touched.
 func (o Options) Validate() error {
@@ -80,7 +95,11 @@ func (o Options) Validate() error {
 	case o.Kind == backupset.Cluster && selects:
 		return fault.New(fault.Usage, "use `dbbackup backup single NAME`, or a section of the config file",
 			"tables and schemas can be selected for a single database only")
-	case o.ParallelDatabases < 1 || o.Jobs < 1 || o.Procs < 1 || o.Attempts < 1:
+	case o.MaxRate < 0 || o.MaxConnections < 0 || o.MaxLag < 0 || o.MaxSnapshotAge < 0:
+		return fault.New(fault.Usage, "", "limits cannot be negative")
+	case o.MaxConnections > 0 && o.MaxConnections < sessionsPerDatabase+1:
+		return fault.New(fault.Usage, "", "the native engine needs %d connections at least", sessionsPerDatabase+1)
+	case o.ParallelDatabases < 1 || o.Jobs < 1 || o.Readers < 1 || o.Procs < 1 || o.Attempts < 1:
 		return fault.New(fault.Usage, "", "numbers of parallel databases, jobs and attempts begin at 1")
 	}
 	if err := o.Defaults.validate("defaults"); err != nil {
@@ -96,9 +115,15 @@ func (o Options) Validate() error {
 
 func (s Settings) validate(of string) error {
 	switch s.Mode {
-	case backupset.Auto, backupset.Custom, backupset.Plain, backupset.Directory:
+	case backupset.Auto, backupset.Custom, backupset.Plain, backupset.Directory, backupset.Chunked:
 	default:
-		return fault.New(fault.Usage, "modes are auto, custom, plain and directory", "%s: unknown mode %q", of, s.Mode)
+		return fault.New(fault.Usage, "modes are auto, custom, plain, directory and chunked", "%s: unknown mode %q", of, s.Mode)
+	}
+	if s.ChunkBytes < leastChunkBytes {
+		return fault.New(fault.Usage, "", "%s: chunks of %d bytes are smaller than a page of %d", of, s.ChunkBytes, leastChunkBytes)
+	}
+	if s.Codec.Level > compress.MaxLevel {
+		return fault.New(fault.Usage, "", "%s: compression level %d is above %d", of, s.Codec.Level, compress.MaxLevel)
 	}
 	if s.Level < 0 || s.Level > compress.MaxLevel {
 		return fault.New(fault.Usage, "", "%s: compression level %d is not between 0 and %d", of, s.Level, compress.MaxLevel)

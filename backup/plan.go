@@ -186,7 +186,7 @@ func (r *run) planDatabase(ctx context.Context, d pg.Database) (plan, error) {
 		return p, err
 	}
 	p.summarize()
-	p.mode, p.why = chooseMode(p)
+	p.mode, p.why = r.chooseMode(p)
 	if p.problem = r.obstacle(ctx, conn, p); p.problem == nil {
 		r.declare(p)
 	}
@@ -209,12 +209,15 @@ func (p *plan) summarize() {
 }
 
 // chooseMode resolves auto (DESIGN: how a format is chosen).
-func chooseMode(p plan) (backupset.Mode, string) {
+func (r *run) chooseMode(p plan) (backupset.Mode, string) {
 	if p.settings.Mode != backupset.Auto {
 		return p.settings.Mode, "asked for"
 	}
 	if p.selection.Chosen() {
 		return backupset.Custom, "only a custom or directory archive can be restored selectively"
+	}
+	if r.o.Incremental {
+		return backupset.Chunked, "an incremental backup was asked for"
 	}
 	size, limit := bytesize.Format(p.database.Bytes), bytesize.Format(p.settings.PlainOver)
 	if p.database.Bytes > p.settings.PlainOver {

@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"dbbackup/internal/backupset"
+	"dbbackup/internal/engine/pgcopy"
 	"dbbackup/internal/fault"
 	"dbbackup/internal/pg"
 	"dbbackup/internal/pgtool"
@@ -37,7 +41,12 @@ type run struct {
 	plans   []plan
 	set     *backupset.Writer
 	started time.Time
+	pool    *pgcopy.Pool // of the sessions that read chunks
+	rate    *rate.Limiter
+	bases   map[string]*pgcopy.Base // of a resumed run, by database
+	older   []*backupset.Set        // an incremental run's, the newest first
 
+	mu       sync.Mutex // for what several databases add to
 	manifest backupset.Manifest
 }
 
@@ -68,7 +77,13 @@ func (r *run) locked(ctx context.Context) (Result, error) {
 	if err := r.checkSpace(ctx); err != nil {
 		return Result{}, err
 	}
-	if _, err := Clean(ctx, r.o.Store, r.o.Report); err != nil {
+	if err := r.openOlder(ctx); err != nil {
+		return Result{}, err
+	}
+	if err := r.awaitCalm(ctx); err != nil {
+		return Result{}, err
+	}
+	if _, err := clean(ctx, r.o.Store, r.o.Report, true); err != nil {
 		return Result{}, err
 	}
 	if err := r.begin(ctx); err != nil {
@@ -129,6 +144,24 @@ func Lock(ctx context.Context, place Place, holder store.Holder) (release func()
 
 // begin claims the set's name.
 func (r *run) begin(ctx context.Context) error {
+	if err := r.openSet(ctx); err != nil {
+		return err
+	}
+	r.pool, r.rate = pgcopy.NewPool(r.readers()), pgcopy.NewRate(r.o.MaxRate)
+	r.manifest = backupset.Manifest{
+		Format: backupset.Version, ID: r.set.ID(), Kind: r.o.Kind, Tool: r.o.Tool,
+		Host: r.o.Host, Started: r.started.UTC(), Server: r.serverFacts(), Omissions: r.omissions(),
+		Databases: []backupset.Database{}, Failures: []backupset.Failure{},
+	}
+	return nil
+}
+
+// openSet makes the new set, or goes on with an unfinished one. A run of the
+// native engine says first what it was asked for.
+func (r *run) openSet(ctx context.Context) error {
+	if r.o.Resume != "" {
+		return r.reopen(ctx)
+	}
 	prefix := string(backupset.Cluster)
 	if r.o.Kind == backupset.Single {
 		prefix = setPrefix(r.o.Database)
@@ -140,12 +173,14 @@ func (r *run) begin(ctx context.Context) error {
 	if r.set, err = backupset.Create(ctx, r.o.Store, backupset.NewID(prefix, r.started, ids)); err != nil {
 		return err
 	}
-	r.manifest = backupset.Manifest{
-		Format: backupset.Version, ID: r.set.ID(), Kind: r.o.Kind, Tool: r.o.Tool,
-		Host: r.o.Host, Started: r.started.UTC(), Server: r.serverFacts(), Omissions: r.omissions(),
-		Databases: []backupset.Database{}, Failures: []backupset.Failure{},
+	if !r.chunked() {
+		return nil
 	}
-	return nil
+	text, err := r.o.asked()
+	if err != nil {
+		return err
+	}
+	return r.set.WriteScratch(ctx, backupset.RunName, text)
 }
 
 func (r *run) serverFacts() backupset.Server {
@@ -163,18 +198,30 @@ func (r *run) finish(ctx context.Context, globalsErr error, outcomes []Outcome) 
 	failure := r.record(globalsErr, outcomes)
 	result := Result{Manifest: r.manifest, Outcomes: outcomes}
 	if ctx.Err() != nil {
-		return result, errors.Join(context.Cause(ctx), r.abandon(ctx))
+		return result, errors.Join(context.Cause(ctx), r.stop(ctx))
 	}
 	if len(r.manifest.Databases) == 0 {
-		return result, errors.Join(failure, r.abandon(ctx))
+		return result, errors.Join(failure, r.stop(ctx))
 	}
 	r.manifest.Finished = r.o.Now().UTC()
 	r.manifest.Resources = r.resources()
 	if err := r.set.Commit(ctx, r.manifest); err != nil {
-		return result, errors.Join(failure, err, r.abandon(ctx))
+		return result, errors.Join(failure, err, r.stop(ctx))
 	}
 	result.ID, result.Manifest = r.set.ID(), r.manifest
-	return result, failure
+	return result, errors.Join(failure, r.dropSuperseded(ctx))
+}
+
+// stop ends a run without a set. What the native engine has captured stays, for
+// `resume`; anything else is removed.
+func (r *run) stop(ctx context.Context) error {
+	if r.chunked() && len(r.set.Committed("databases")) > 0 {
+		if err := r.set.Suspend(); err != nil {
+			return err
+		}
+		return fault.New(fault.Failed, "dbbackup resume "+r.set.ID(), "what was captured so far is kept as unfinished set %s", r.set.ID())
+	}
+	return r.abandon(ctx)
 }
 
 // abandon removes the set's objects, also when the run was interrupted.

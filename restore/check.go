@@ -22,8 +22,10 @@ import (
 func (p *preparation) checkObjects(ctx context.Context, chosen []backupset.Database) error {
 	set := p.o.Set
 	var objects []backupset.Object
+	var references []backupset.Reference
 	for _, d := range chosen {
 		objects = append(objects, set.ObjectsOf(d.Name)...)
+		references = append(references, set.ReferencesOf(d.Name)...)
 	}
 	if g := set.Manifest().Globals; g != nil && p.o.Kind == backupset.Cluster {
 		if o, ok := set.Object(g.Object); ok {
@@ -34,9 +36,12 @@ func (p *preparation) checkObjects(ctx context.Context, chosen []backupset.Datab
 	for _, o := range objects {
 		total += o.Bytes
 	}
+	for _, o := range references {
+		total += o.Bytes
+	}
 	task := p.o.Report.Task("check "+set.ID(), total)
 	var read atomic.Int64
-	err := problemsError(set.CheckObjects(ctx, objects, func(n int64) { task.Progress(read.Add(n)) }))
+	err := problemsError(set.CheckObjects(ctx, objects, references, func(n int64) { task.Progress(read.Add(n)) }))
 	if err == nil {
 		err = p.checkPlainDumps(ctx, chosen)
 	}

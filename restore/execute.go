@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"dbbackup/internal/backupset"
+	"dbbackup/internal/engine/pgcopy"
 	"dbbackup/internal/engine/pgdump"
 	"dbbackup/internal/fault"
 	"dbbackup/internal/pg"
@@ -123,8 +124,14 @@ func (p *Plan) fill(ctx context.Context, conn *pg.Conn, s Step, o *Outcome, task
 // build makes a new database under another name and renames it last (R2).
 func (p *Plan) build(ctx context.Context, conn *pg.Conn, s Step, o *Outcome, task report.Task) error {
 	temporary := p.temporaryName(s)
-	if err := p.create(ctx, conn, s, temporary); err != nil {
+	goesOn, err := p.goesOn(ctx, conn, s, temporary)
+	if err != nil {
 		return err
+	}
+	if !goesOn {
+		if err := p.create(ctx, conn, s, temporary); err != nil {
+			return err
+		}
 	}
 	if err := p.load(ctx, s, temporary, false, o, task); err != nil {
 		return p.leave(ctx, conn, s, temporary, o, err)
@@ -249,9 +256,10 @@ func (p *Plan) load(ctx context.Context, s Step, database string, whole bool, o 
 		Database: database, Mode: s.Source.Mode, TOC: s.toc, Entries: s.entries, Jobs: p.o.Jobs, Whole: whole,
 		SchemaOnly: p.o.SchemaOnly, DataOnly: p.o.DataOnly, NoOwner: p.o.NoOwner, NoACL: p.o.NoACL,
 		MapRoles: p.o.MapRoles, MapTablespaces: p.o.MapTablespaces, Open: p.open(s.Source.Dump),
+		MaintenanceMemory: p.o.MaintenanceMemory,
 	}
 	if s.toc != nil {
-		path, err := p.o.Set.Path(s.Source.Dump)
+		path, err := p.o.Set.Path(archiveOf(s.Source))
 		if err != nil {
 			return err
 		}
@@ -260,12 +268,50 @@ func (p *Plan) load(ctx context.Context, s Step, database string, whole bool, o 
 	stop := p.watchSize(ctx, database, task)
 	defer stop()
 	target := pgdump.Target{Endpoint: p.o.Target, Tools: p.tools, Superuser: p.Server.Superuser, VersionNum: p.Server.VersionNum}
-	problems, err := pgdump.Replay(ctx, target, l, p.o.Report)
+	problems, err := p.replay(ctx, target, l, s)
 	o.Problems = problems
 	if err != nil || len(problems) == 0 {
 		return err
 	}
 	return &RefusedError{Problems: problems}
+}
+
+// replay fills the database by the engine that captured it.
+func (p *Plan) replay(ctx context.Context, target pgdump.Target, l pgdump.Load, s Step) ([]pgtool.ObjectError, error) {
+	if s.contents == nil {
+		return pgdump.Replay(ctx, target, l, p.o.Report)
+	}
+	return pgcopy.Replay(ctx, target, pgcopy.Load{
+		Schema: l, Set: p.o.Set, Contents: s.contents, Entries: s.entries, Options: p.optionsOf(s),
+	}, p.o.Report)
+}
+
+// optionsOf identifies what decides how a database is filled: an interrupted
+// restore is only gone on with when it is the same.
+func (p *Plan) optionsOf(s Step) string {
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%s %q %q %v %t %t %t %v %v", p.o.Set.ID(), s.Source.Name, s.Name, s.entries,
+		p.o.SchemaOnly, p.o.NoOwner, p.o.NoACL, p.o.MapRoles, p.o.MapTablespaces) // maps are printed in order
+	return fmt.Sprintf("%016x", h.Sum64())
+}
+
+// goesOn reports whether an earlier attempt was interrupted while it filled the
+// database from chunks, so that this one can go on.
+func (p *Plan) goesOn(ctx context.Context, conn *pg.Conn, s Step, temporary string) (bool, error) {
+	if s.contents == nil {
+		return false, nil
+	}
+	left, err := conn.Commented(ctx, unfinishedComment)
+	if err != nil {
+		return false, err
+	}
+	if _, ok := left[temporary]; !ok {
+		return false, nil
+	}
+	if err := conn.EndOwnSessions(ctx, temporary); err != nil { // those of the attempt that was killed
+		return false, err
+	}
+	return pgcopy.Continues(ctx, p.o.Target, temporary, p.optionsOf(s))
 }
 
 // analyze collects statistics. What goes wrong is only said: the data is there

@@ -32,6 +32,7 @@ type Options struct {
 	Jobs                 int
 	Replace              bool // --clean: existing databases may be replaced
 	Analyze              bool
+	MaintenanceMemory    int64 // bytes for each session that builds indexes; 0: as the server is set
 
 	Now func() time.Time
 }

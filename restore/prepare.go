@@ -37,7 +37,8 @@ type Step struct {
 	properties pg.Database
 	empty      bool // nothing is lost when it is replaced
 	toc        *pgarchive.TOC
-	entries    []int // nil: all
+	contents   *backupset.Contents // chunked sets
+	entries    []int               // nil: all
 }
 
 // Plan is a restore that could begin.
@@ -201,6 +202,13 @@ func (p *preparation) planDatabase(ctx context.Context, d backupset.Database) er
 	if err := p.dropUnknownSettings(ctx, &s); err != nil {
 		return err
 	}
+	if d.Mode == backupset.Chunked {
+		contents, err := p.o.Set.Contents(ctx, &d)
+		if err != nil {
+			return err
+		}
+		s.contents = contents
+	}
 	if err := p.readArchive(&s); err != nil {
 		return err
 	}
@@ -259,7 +267,7 @@ func (p *preparation) decideExisting(ctx context.Context, s *Step, existing pg.D
 	}
 	initdbs := p.o.Kind == backupset.Cluster && (s.Name == "postgres" || s.Name == "template1")
 	switch {
-	case initdbs && empty && alike(existing, s.properties) && s.entries == nil:
+	case initdbs && empty && alike(existing, s.properties) && s.entries == nil && !s.holdsRows():
 		s.Action = Fill
 	case initdbs && empty:
 		s.Action, s.empty = Replace, true
@@ -274,6 +282,17 @@ func (p *preparation) decideExisting(ctx context.Context, s *Step, existing pg.D
 		return nil
 	}
 	return p.refuseSubscriptions(ctx, s.Name)
+}
+
+// holdsRows reports whether a chunked set has more than definitions: that is
+// loaded by several sessions, which cannot share the one transaction of Fill.
+func (s *Step) holdsRows() bool {
+	c := s.contents
+	if c == nil {
+		return false
+	}
+	return len(c.Sequences)+len(c.MaterializedViews) > 0 || c.LargeObjects != nil ||
+		slices.ContainsFunc(c.Tables, func(t backupset.ChunkedTable) bool { return t.Rows > 0 })
 }
 
 // refuseSubscriptions: a database with subscriptions cannot be dropped, and

@@ -143,6 +143,10 @@ func (p *Plan) dropReplaced(ctx context.Context, conn *pg.Conn, s Step) error {
 func (p *Plan) leave(ctx context.Context, conn *pg.Conn, s Step, temporary string, o *Outcome, err error) error {
 	var refused *RefusedError
 	var unpublished *unpublishedError
+	if !errors.As(err, &refused) && !errors.As(err, &unpublished) && s.contents != nil {
+		o.KeptAs = temporary
+		return fault.New(fault.KindOf(err), "run the same restore again: it goes on where this one stopped; what is there so far is database "+temporary, "%w", err)
+	}
 	if !errors.As(err, &refused) && !errors.As(err, &unpublished) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()

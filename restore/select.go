@@ -11,18 +11,38 @@ import (
 	"dbbackup/internal/pgname"
 )
 
+// archiveOf is the object or folder that pg_restore reads.
+func archiveOf(d backupset.Database) string {
+	if d.Mode == backupset.Chunked {
+		return d.Dump + "/" + backupset.SchemaName
+	}
+	return d.Dump
+}
+
+// hasRows tells the tables of which a chunked set has rows, or that were empty.
+func (s *Step) hasRows() func(schema, table string) bool {
+	has := make(map[pgname.Table]bool, len(s.contents.Tables))
+	for i := range s.contents.Tables {
+		has[pgname.Table{Schema: s.contents.Tables[i].Schema, Name: s.contents.Tables[i].Name}] = true
+	}
+	return func(schema, table string) bool { return has[pgname.Table{Schema: schema, Name: table}] }
+}
+
 // readArchive reads the table of contents of an archive and chooses the
 // entries: those that the user asked for now, of those that were captured.
 func (p *preparation) readArchive(s *Step) error {
 	if s.Source.Mode == backupset.Plain {
 		return nil
 	}
-	path, err := p.o.Set.Path(s.Source.Dump)
+	path, err := p.o.Set.Path(archiveOf(s.Source))
 	if err != nil {
 		return err
 	}
 	if s.toc, err = pgarchive.Open(path, pgarchive.WithoutSQL()); err != nil {
 		return fmt.Errorf("archive of database %s: %w", pgname.Printable(s.Source.Name), err)
+	}
+	if s.contents != nil {
+		s.toc.AddRows(s.hasRows())
 	}
 	if !s.Source.Selection.Chosen() && len(p.o.Tables)+len(p.o.Schemas) == 0 {
 		return nil

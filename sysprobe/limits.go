@@ -23,6 +23,7 @@ const (
 type Limits struct {
 	ParallelDatabases int `json:"parallel_databases"`
 	Jobs              int `json:"jobs"`              // processes per database, where its format has such
+	Readers           int `json:"readers"`           // sessions of the native engine, over all databases
 	CompressionProcs  int `json:"compression_procs"` // compressing goroutines per database
 	// MemoryBudgetBytes is what all child processes may take together.
 	MemoryBudgetBytes int64    `json:"memory_budget_bytes"`
@@ -38,6 +39,7 @@ func (f Facts) Limits() Limits {
 	l.ParallelDatabases = min(cpus, mostDatabases)
 	// Twice as many processes as CPUs: half of each one's time is the server's.
 	l.Jobs = min(cpus, 2*cpus/l.ParallelDatabases, mostJobs)
+	l.Readers = min(cpus, mostJobs)
 	l.because("%d usable CPUs: %d databases at a time, %d jobs each", cpus, l.ParallelDatabases, l.Jobs)
 
 	available, source := f.availableMemory()
@@ -60,6 +62,19 @@ func (f Facts) availableMemory() (int64, string) {
 		}
 	}
 	return f.AvailableMemoryBytes, fmt.Sprintf("the host's %d MiB", f.HostMemoryBytes/mib)
+}
+
+// MaintenanceMemory is what each of several sessions that build indexes on this
+// host may take, in bytes: half of what is free, 1 GiB at most; 0 when that is
+// too little to be worth a setting of its own.
+func (f Facts) MaintenanceMemory(sessions int) int64 {
+	const least, most = 64 * mib, 1024 * mib
+	available, _ := f.availableMemory()
+	each := min(available/2/int64(max(sessions, 1)), most)
+	if each < least {
+		return 0
+	}
+	return each
 }
 
 // fitMemory takes processes away until the rest fits the budget: jobs first,

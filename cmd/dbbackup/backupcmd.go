@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"dbbackup/backup"
 	"dbbackup/compress"
 	"dbbackup/internal/backupset"
+	"dbbackup/internal/fault"
 	"dbbackup/internal/report"
 )
 
@@ -32,6 +34,17 @@ func (a *application) backupSingle(ctx context.Context, s *settings) error {
 		o.Purpose = "backup single " + o.Database
 		o.Tables, o.Schemas = s.StringSlice("table"), s.StringSlice("schema")
 		o.ExcludeTables, o.ExcludeSchemas = s.StringSlice("exclude-table"), s.StringSlice("exclude-schema")
+	})
+}
+
+// resume goes on with a run of the native engine that was interrupted.
+func (a *application) resume(ctx context.Context, s *settings) error {
+	if err := wantArgs(s.Context, 0, 1); err != nil {
+		return err
+	}
+	return a.backup(ctx, s, func(o *backup.Options) {
+		o.Resume = cmp.Or(s.Args().First(), backupset.Latest)
+		o.Purpose = "resume"
 	})
 }
 
@@ -70,18 +83,25 @@ func (a *application) runBackup(ctx context.Context, s *settings, kind func(*bac
 	if err != nil {
 		return backup.Result{}, err
 	}
-	if err := o.Validate(); err != nil {
-		return backup.Result{}, err
+	if o.Resume == "" {
+		if err := o.Validate(); err != nil {
+			return backup.Result{}, err
+		}
 	}
 	if o.Source, err = s.endpoint(ctx); err != nil {
 		return backup.Result{}, err
 	}
-	place, err := s.openStore(true)
+	place, err := s.openStore(o.Resume == "")
 	if err != nil {
 		return backup.Result{}, err
 	}
 	defer place.Close() //nolint:errcheck // everything was synced by then
 	o.Store = place
+	if o.Resume != "" {
+		if o, err = backup.Resuming(ctx, o); err != nil {
+			return backup.Result{}, err
+		}
+	}
 	return backup.Run(ctx, o)
 }
 
@@ -92,6 +112,7 @@ func (a *application) backupOptions(ctx context.Context, s *settings, kind func(
 		Search: s.search(), Report: a.log, SpaceCheck: !s.Bool("no-space-check"),
 		ParallelDatabases: s.orLimit("parallel-databases", a.config.ParallelDatabases, limits.ParallelDatabases),
 		Jobs:              s.orLimit("jobs", a.config.Jobs, limits.Jobs),
+		Readers:           s.orLimit("jobs", a.config.Jobs, limits.Readers),
 		Procs:             limits.CompressionProcs,
 		Attempts:          s.orLimit("attempts", a.config.Attempts, 3),
 		Tool:              backupset.Tool{Name: "dbbackup", Version: version},
@@ -99,7 +120,17 @@ func (a *application) backupOptions(ctx context.Context, s *settings, kind func(
 		PerDatabase: map[string]backup.Settings{},
 	}
 	kind(&o)
-	var err error
+	o.Incremental = s.yes("incremental", a.config.Incremental)
+	o.MaxConnections = s.number("max-connections", a.config.MaxConnections)
+	o.YieldToDDL = s.yes("yield-to-ddl", a.config.YieldToDDL)
+	var errs [3]error
+	o.MaxRate, errs[0] = parseBytes("max-rate", s.text("max-rate", a.config.MaxRate))
+	o.MaxLag, errs[1] = parseBytes("max-replication-lag", s.text("max-replication-lag", a.config.MaxReplicationLag))
+	o.MaxSnapshotAge, errs[2] = parseTime("max-snapshot-age", s.text("max-snapshot-age", a.config.MaxSnapshotAge))
+	err := errors.Join(errs[:]...)
+	if err != nil {
+		return o, err
+	}
 	if o.Defaults, err = a.databaseSettings(s, "defaults", capture{}); err != nil {
 		return o, err
 	}
@@ -115,16 +146,15 @@ func (a *application) backupOptions(ctx context.Context, s *settings, kind func(
 // section, which beats the file's defaults.
 func (a *application) databaseSettings(s *settings, of string, section capture) (backup.Settings, error) {
 	c := section.over(a.config.capture)
-	level, capped := compress.Cap(s.number("compression", c.Compression))
-	if capped && !a.capNoticed {
-		a.capNoticed = true
-		a.log.Warn(fmt.Sprintf("compression levels above %d cost time and save next to nothing: %d is used", compress.MaxLevel, level), report.F("for", of))
-	}
 	set := backup.Settings{
-		Mode: backupset.Mode(s.text("mode", c.Mode)), Level: level,
+		Mode:             backupset.Mode(s.text("mode", c.Mode)),
 		SkipLargeObjects: s.yes("skip-large-objects", c.SkipLargeObjects), ExcludeTables: c.ExcludeTables,
 	}
-	var errs [4]error
+	if err := a.compression(s.text("compression", c.Compression), of, &set); err != nil {
+		return set, err
+	}
+	var errs [5]error
+	set.ChunkBytes, errs[4] = parseBytes("chunk-size", s.text("chunk-size", c.ChunkSize))
 	set.PlainOver, errs[0] = parseBytes("plain-over", s.text("plain-over", c.PlainOver))
 	set.Limit, errs[1] = parseTime("timeout", s.text("timeout", c.Timeout))
 	set.Stall, errs[2] = parseTime("stall-timeout", s.text("stall-timeout", c.StallTimeout))
@@ -132,10 +162,36 @@ func (a *application) databaseSettings(s *settings, of string, section capture) 
 	return set, errors.Join(errs[:]...)
 }
 
+// compression resolves one word for both engines: zstd is the native engine's
+// alone.
+func (a *application) compression(text, of string, set *backup.Settings) error {
+	set.Level, set.Codec = compress.MaxLevel, compress.Fastest()
+	if text == "auto" {
+		return nil
+	}
+	asked, err := compress.ParseCodec(text)
+	if err != nil {
+		return fault.New(fault.Usage, "", "%s: %w", of, err)
+	}
+	used, capped := asked.Capped()
+	if capped && !a.capNoticed {
+		a.capNoticed = true
+		a.log.Warn(fmt.Sprintf("compression levels above %d cost time and save next to nothing: %d is used", compress.MaxLevel, used.Level), report.F("for", of))
+	}
+	set.Codec = used
+	switch {
+	case used.Name != compress.Zstd:
+		set.Level = used.Level
+	case set.Mode != backupset.Auto && set.Mode != backupset.Chunked:
+		return fault.New(fault.Usage, "give a gzip level, or --mode chunked", "%s: compression %s is not for mode %s", of, used, set.Mode)
+	}
+	return nil
+}
+
 // over returns c with what it leaves open taken from base.
 func (c capture) over(base capture) capture {
 	return capture{
-		Mode: or(c.Mode, base.Mode), PlainOver: or(c.PlainOver, base.PlainOver), Compression: or(c.Compression, base.Compression),
+		Mode: or(c.Mode, base.Mode), PlainOver: or(c.PlainOver, base.PlainOver), Compression: or(c.Compression, base.Compression), ChunkSize: or(c.ChunkSize, base.ChunkSize),
 		Timeout: or(c.Timeout, base.Timeout), StallTimeout: or(c.StallTimeout, base.StallTimeout),
 		LockTimeout: or(c.LockTimeout, base.LockTimeout), SkipLargeObjects: or(c.SkipLargeObjects, base.SkipLargeObjects),
 		ExcludeTables: append(append([]string{}, base.ExcludeTables...), c.ExcludeTables...),

@@ -7,6 +7,9 @@ func (a *application) commands() []*cli.Command {
 	return []*cli.Command{
 		a.group("backup", "capture a cluster or one database into a new backup set", a.backupClusterCommand(), a.backupSingleCommand()),
 		a.group("restore", "bring databases of a backup set back", a.restoreClusterCommand(), a.restoreSingleCommand()),
+		a.command("resume", "go on with a chunked backup that was interrupted, by default the newest", "[SET]",
+			exampleLines("resume --store /backup", "resume cluster-20260102T030405Z -h db1 -U backup"),
+			join(captureFlags(), runFlags(), connectionFlags(), outputFlags()), a.resume),
 		a.command("verify", "read every byte of a set, by default the latest, and say what is wrong", "[SET]",
 			exampleLines("verify --store /backup", "verify cluster-20260102T0304 --quick"),
 			join(under("Verify", []cli.Flag{boolFlag("quick", "only look for every file, in its size"), pgBinFlag()}), outputFlags()), a.verify),

@@ -102,7 +102,7 @@ func flagNames(command *cli.Command, app *cli.App) []string {
 func (a *application) flagValues(ctx context.Context, words []string, flag string) []string {
 	switch flag {
 	case "mode":
-		return []string{string(backupset.Auto), string(backupset.Custom), string(backupset.Plain), string(backupset.Directory)}
+		return []string{string(backupset.Auto), string(backupset.Custom), string(backupset.Plain), string(backupset.Directory), string(backupset.Chunked)}
 	case "log-format":
 		return []string{"text", "json"}
 	case "set":

@@ -34,6 +34,12 @@ type config struct {
 	ParallelDatabases *int     `yaml:"parallel_databases"`
 	Jobs              *int     `yaml:"jobs"`
 	Attempts          *int     `yaml:"attempts"`
+	Incremental       *bool    `yaml:"incremental"`
+	MaxRate           *string  `yaml:"max_rate"`
+	MaxConnections    *int     `yaml:"max_connections"`
+	MaxReplicationLag *string  `yaml:"max_replication_lag"`
+	MaxSnapshotAge    *string  `yaml:"max_snapshot_age"`
+	YieldToDDL        *bool    `yaml:"yield_to_ddl"`
 	ExcludeDatabases  []string `yaml:"exclude_databases"`
 	MetricsFile       *string  `yaml:"metrics_file"`
 	LogFormat         *string  `yaml:"log_format"`
@@ -49,7 +55,8 @@ type config struct {
 type capture struct {
 	Mode             *string  `yaml:"mode,omitempty"`
 	PlainOver        *string  `yaml:"plain_over,omitempty"`
-	Compression      *int     `yaml:"compression,omitempty"`
+	Compression      *string  `yaml:"compression,omitempty"`
+	ChunkSize        *string  `yaml:"chunk_size,omitempty"`
 	Timeout          *string  `yaml:"timeout,omitempty"`
 	StallTimeout     *string  `yaml:"stall_timeout,omitempty"`
 	LockTimeout      *string  `yaml:"lock_timeout,omitempty"`

@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"dbbackup/backup"
+	"dbbackup/compress"
 	"dbbackup/internal/pg"
 	"dbbackup/internal/report"
 )
@@ -47,10 +48,13 @@ func (a *application) printConfig(ctx context.Context, s *settings) error {
 	}{
 		{"store", s.storePath()}, {"connection", printedConnection(params)}, {"pg_bin", s.search().BinDir},
 		{"mode", string(o.Defaults.Mode)}, {"plain_over", s.text("plain-over", a.config.PlainOver)},
-		{"compression", o.Defaults.Level}, {"timeout", printedTime(o.Defaults.Limit)},
+		{"compression", printedCompression(s.text("compression", a.config.Compression), o.Defaults)}, {"chunk_size", s.text("chunk-size", a.config.ChunkSize)}, {"timeout", printedTime(o.Defaults.Limit)},
 		{"stall_timeout", printedTime(o.Defaults.Stall)}, {"lock_timeout", printedTime(o.Defaults.LockTimeout)},
 		{"skip_large_objects", o.Defaults.SkipLargeObjects}, {"exclude_tables", append([]string{}, o.Defaults.ExcludeTables...)},
 		{"parallel_databases", o.ParallelDatabases}, {"jobs", o.Jobs}, {"attempts", o.Attempts},
+		{"incremental", o.Incremental}, {"max_rate", s.text("max-rate", a.config.MaxRate)}, {"max_connections", o.MaxConnections},
+		{"max_replication_lag", s.text("max-replication-lag", a.config.MaxReplicationLag)},
+		{"max_snapshot_age", printedTime(o.MaxSnapshotAge)}, {"yield_to_ddl", o.YieldToDDL},
 		{"exclude_databases", append([]string{}, s.list("exclude-db", a.config.ExcludeDatabases)...)},
 		{"metrics_file", s.text("metrics-file", a.config.MetricsFile)}, {"log_format", s.text("log-format", a.config.LogFormat)},
 		{"hooks", printedHooks{
@@ -69,6 +73,18 @@ func (a *application) printConfig(ctx context.Context, s *settings) error {
 		}
 	}
 	return nil
+}
+
+// printedCompression is what holds, as the config file has it: a number is a
+// level of gzip.
+func printedCompression(asked string, used backup.Settings) any {
+	switch {
+	case asked == "auto":
+		return asked
+	case used.Codec.Name == compress.Zstd:
+		return used.Codec.String()
+	}
+	return used.Level
 }
 
 type printedHooks struct {

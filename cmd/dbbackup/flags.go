@@ -72,10 +72,11 @@ func jobsFlag(usage string) cli.Flag { return intFlag("jobs", usage, "j") }
 // captureFlags are those of both backup commands, of probe and of config.
 func captureFlags() []cli.Flag {
 	return under("Capture", []cli.Flag{
-		stringFlag("mode", "`MODE`: auto, custom, plain or directory", "auto"),
+		stringFlag("mode", "`MODE`: auto, custom, plain, directory or chunked", "auto"),
 		stringFlag("plain-over", "auto takes plain for databases above this `SIZE`", "5GB"),
-		&cli.IntFlag{Name: "compression", Aliases: []string{"Z"}, Usage: "gzip `LEVEL`, 0 to 6; higher ones are capped", Value: 6, EnvVars: env("compression")},
-		jobsFlag("parallel `N` of pg_dump in directory mode (default: from the CPUs)"),
+		stringFlag("compression", "`CODEC`: a gzip level from 0 to 6, gzip:N, zstd:N (chunked mode) or none; auto is zstd:1 in chunked mode and gzip:6 in the others", "auto", "Z"),
+		intFlag("jobs", "read by `N` sessions in chunked mode, by N processes of pg_dump in directory mode (default: from the CPUs)", "j", "parallel-tables"),
+		stringFlag("chunk-size", "chunked mode: cut tables into parts of this `SIZE` at most", "1GB"),
 		stringFlag("timeout", "end the capture of a database after this `TIME`; 0 is never", "2h"),
 		stringFlag("stall-timeout", "end a capture that has not moved for this `TIME`; 0 is never", "15m"),
 		stringFlag("lock-timeout", "wait this `TIME` for the lock on each table; 0 is for ever", "60s"),
@@ -86,6 +87,12 @@ func captureFlags() []cli.Flag {
 func runFlags() []cli.Flag {
 	return under("Run", []cli.Flag{
 		intFlag("parallel-databases", "capture `N` databases at a time (default: from the CPUs)"),
+		boolFlag("incremental", "chunked mode: take what is proven unchanged from the newest usable set"),
+		stringFlag("max-rate", "chunked mode: read at most this `SIZE` per second; 0 is no limit", "0"),
+		intFlag("max-connections", "chunked mode: open at most `N` sessions in all (default: no limit)"),
+		stringFlag("max-replication-lag", "chunked mode: pause while a standby lags behind by more than this `SIZE` of WAL; 0 is no limit", "0"),
+		stringFlag("max-snapshot-age", "do not begin while another session holds a snapshot for longer than this `TIME`; 0 is no limit", "0"),
+		boolFlag("yield-to-ddl", "chunked mode: give way to sessions that wait for our locks, and go on after them"),
 		intFlag("attempts", "capture a database at most `N` times while the server is unavailable (default: 3)"),
 		boolFlag("no-space-check", "do not compare the estimated size with the free space"),
 		stringFlag("metrics-file", "write Prometheus metrics to this `FILE` after the run", ""),

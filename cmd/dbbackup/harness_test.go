@@ -140,7 +140,7 @@ func (r result) decode(t testing.TB, into any) {
 }
 
 // modes are those that a database can be captured in.
-var modes = []string{"custom", "plain", "directory"}
+var modes = []string{"custom", "plain", "directory", "chunked"}
 
 // newStore returns the path of a store that a backup will make.
 func newStore(t testing.TB) string {

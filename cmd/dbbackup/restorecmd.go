@@ -46,7 +46,7 @@ func (a *application) restore(ctx context.Context, s *settings, o restore.Option
 	if o.MapTablespaces, err = restore.ParseMap("--map-tablespace", s.StringSlice("map-tablespace")); err != nil {
 		return err
 	}
-	_, limits := s.hostFacts(ctx)
+	facts, limits := s.hostFacts(ctx)
 	o.Jobs = s.orLimit("jobs", a.config.Jobs, limits.Jobs)
 	o.Replace, o.Analyze, o.Search, o.Report, o.Now = s.Bool("clean"), !s.Bool("no-analyze"), s.search(), a.log, time.Now
 	if err := o.Validate(); err != nil {
@@ -62,6 +62,9 @@ func (a *application) restore(ctx context.Context, s *settings, o restore.Option
 	}
 	if o.Target, err = s.endpoint(ctx); err != nil {
 		return err
+	}
+	if o.Target.Local() {
+		o.MaintenanceMemory = facts.MaintenanceMemory(o.Jobs)
 	}
 	plan, err := restore.Prepare(ctx, o)
 	if err != nil {

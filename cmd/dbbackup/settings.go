@@ -186,7 +186,7 @@ func (s *settings) hostFacts(ctx context.Context) (sysprobe.Facts, sysprobe.Limi
 	facts, err := sysprobe.Probe(ctx, sysprobe.Options{StorePath: s.storePath(), PostgresUser: "postgres"})
 	if err != nil {
 		s.a.log.Warn("this host could not be probed; taking one job at a time", report.F("because", err))
-		return facts, sysprobe.Limits{ParallelDatabases: 1, Jobs: 1, CompressionProcs: runtime.GOMAXPROCS(0)}
+		return facts, sysprobe.Limits{ParallelDatabases: 1, Jobs: 1, Readers: 1, CompressionProcs: runtime.GOMAXPROCS(0)}
 	}
 	return facts, facts.Limits()
 }

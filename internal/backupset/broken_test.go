@@ -133,10 +133,10 @@ func TestProblemsNameTheDatabase(t *testing.T) {
 	if len(problems) != 1 || problems[0].Database != "db10" {
 		t.Errorf("problems: %+v", problems)
 	}
-	if p := set.CheckObjects(t.Context(), set.ObjectsOf("db1"), nil); len(p) != 0 {
+	if p := set.CheckObjects(t.Context(), set.ObjectsOf("db1"), nil, nil); len(p) != 0 {
 		t.Errorf("db1 has problems too: %+v", p)
 	}
-	if p := set.CheckObjects(t.Context(), set.ObjectsOf("db10"), nil); len(p) != 1 {
+	if p := set.CheckObjects(t.Context(), set.ObjectsOf("db10"), nil, nil); len(p) != 1 {
 		t.Errorf("db10 has problems %+v, want 1", p)
 	}
 }
@@ -189,7 +189,7 @@ func rewrite(t *testing.T, folder string, change func(string) string) {
 	}
 	digest := sha256.Sum256([]byte(text))
 	var sums bytes.Buffer
-	must(t, writeSums(&sums, hex.EncodeToString(digest[:]), m.Objects))
+	must(t, writeSums(&sums, hex.EncodeToString(digest[:]), &m))
 	must(t, os.WriteFile(filepath.Join(folder, SumsName), sums.Bytes(), 0o600))
 }
 
@@ -197,7 +197,7 @@ func rewrite(t *testing.T, folder string, change func(string) string) {
 func TestNewerFormat(t *testing.T) {
 	st, folder := golden(t)
 	rewrite(t, folder, func(s string) string {
-		s = strings.Replace(s, `"format": 1`, `"format": 2`, 1)
+		s = strings.Replace(s, `"format": 1`, `"format": 3`, 1)
 		s = strings.Replace(s, `"needs_tool": "1.0.0"`, `"needs_tool": "7.3.0"`, 1)
 		return strings.Replace(s, `"host": "db1.example"`, `"host": {"name": "now an object"}`, 1)
 	})
@@ -348,7 +348,7 @@ func FuzzManifest(f *testing.F) {
 	}
 	f.Add(text)
 	f.Add([]byte(`{"format":1,"needs_tool":"1","objects":[{"name":"a"}],"databases":null}`))
-	f.Add([]byte(`{"format":2,"needs_tool":"9"}`))
+	f.Add([]byte(`{"format":3,"needs_tool":"9"}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		m, err := decodeManifest(bytes.NewReader(text))
 		if err != nil {

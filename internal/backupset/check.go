@@ -49,7 +49,41 @@ func (s *Set) CheckQuick(ctx context.Context) []Problem {
 	if err != nil {
 		return []Problem{{Severity: Damage, Text: fmt.Sprintf("the check did not finish: %v", err), Err: err}}
 	}
-	return s.compare(folder)
+	problems, err := s.compareReferences(ctx)
+	if err != nil {
+		problems = append(problems, Problem{Severity: Damage, Text: fmt.Sprintf("the check did not finish: %v", err), Err: err})
+	}
+	return append(s.compare(folder), problems...)
+}
+
+// compareReferences looks for the objects of older sets, in their sizes.
+func (s *Set) compareReferences(ctx context.Context) ([]Problem, error) {
+	var problems []Problem
+	bytes, of := map[string]int64{}, ""
+	for _, r := range s.manifest.References {
+		if r.Set != of { // they are sorted by set
+			bytes, of = map[string]int64{}, r.Set
+			err := s.st.List(ctx, r.Set+"/", func(info store.Info) error {
+				bytes[strings.TrimPrefix(info.Key, r.Set+"/")] = info.Bytes
+				return nil
+			})
+			if err != nil {
+				return problems, err
+			}
+		}
+		size, ok := bytes[r.Name]
+		switch {
+		case !ok:
+			problems = append(problems, r.problem(missingReference(r, "is missing")))
+		case size != r.Bytes:
+			problems = append(problems, r.problem(missingReference(r, "has %d bytes, and the manifest says %d", size, r.Bytes)))
+		}
+	}
+	return problems, nil
+}
+
+func (r Reference) problem(err error) Problem {
+	return Problem{Severity: Damage, Object: r.path(), Database: r.Database, Text: err.Error(), Err: err}
 }
 
 // compare checks the folder's names and sizes, in the manifest's order.
@@ -111,39 +145,57 @@ func (s *Set) ObjectsOf(database string) []Object {
 	return objects
 }
 
-// CheckDigests reads every object and compares size and SHA-256, several at a
+// ReferencesOf returns the objects of older sets that a database needs.
+func (s *Set) ReferencesOf(database string) []Reference {
+	var references []Reference
+	for _, r := range s.manifest.References {
+		if r.Database == database {
+			references = append(references, r)
+		}
+	}
+	return references
+}
+
+// CheckDigests reads every object, and those of older sets that are referred
+// to, and compares size and SHA-256, several at a
 // time. progress may be nil; it is called from several goroutines with the
 // bytes read since its last call. Extra files are CheckQuick's. An object that
 // could not be read, also because ctx ended, is Damage.
 func (s *Set) CheckDigests(ctx context.Context, progress func(bytes int64)) []Problem {
-	return s.CheckObjects(ctx, s.index, progress)
+	return s.CheckObjects(ctx, s.index, s.manifest.References, progress)
 }
 
-// CheckObjects is CheckDigests for some of the set's objects.
-func (s *Set) CheckObjects(ctx context.Context, objects []Object, progress func(bytes int64)) []Problem {
+// CheckObjects is CheckDigests for some of the set's objects and references.
+func (s *Set) CheckObjects(ctx context.Context, objects []Object, references []Reference, progress func(bytes int64)) []Problem {
 	var (
 		mu       sync.Mutex
 		problems []Problem
 		group    errgroup.Group
 	)
 	group.SetLimit(runtime.GOMAXPROCS(0))
-	for _, o := range objects {
+	check := func(id string, o Object, problem func(error) Problem) {
 		group.Go(func() error {
-			if err := s.checkObject(ctx, o.Name, progress); err != nil {
+			if err := s.checkObject(ctx, id, o, progress); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
-				problems = append(problems, s.problem(o.Name, err))
+				problems = append(problems, problem(err))
 			}
 			return nil
 		})
+	}
+	for _, o := range objects {
+		check(s.ID(), o, func(err error) Problem { return s.problem(o.Name, err) })
+	}
+	for _, r := range references {
+		check(r.Set, r.Object, r.problem)
 	}
 	_ = group.Wait() // the functions return no error: each problem is collected
 	slices.SortFunc(problems, func(a, b Problem) int { return strings.Compare(a.Object, b.Object) })
 	return problems
 }
 
-func (s *Set) checkObject(ctx context.Context, name string, progress func(int64)) error {
-	in, err := s.OpenObject(ctx, name)
+func (s *Set) checkObject(ctx context.Context, id string, o Object, progress func(int64)) error {
+	in, err := s.open(ctx, id, o)
 	if err != nil {
 		return err
 	}
@@ -157,7 +209,7 @@ func (s *Set) checkObject(ctx context.Context, name string, progress func(int64)
 	})
 	_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, untilDone(ctx, counted), make([]byte, 256<<10))
 	if err != nil {
-		return fmt.Errorf("check object %s: %w", name, err)
+		return fmt.Errorf("check object %s: %w", o.Name, err)
 	}
 	return nil
 }

@@ -112,6 +112,8 @@ func (d *decoder) field(m *Manifest) error {
 	switch key {
 	case "objects":
 		m.Objects, err = list[Object](d, key, maxObjects)
+	case "references":
+		m.References, err = list[Reference](d, key, maxObjects)
 	case "databases":
 		m.Databases, err = list[Database](d, key, maxDatabases)
 	case "omissions":

@@ -140,8 +140,7 @@ func examine(ctx context.Context, st store.Store, folder setFolder) (Entry, erro
 	}
 	set, err := Open(ctx, st, folder.id)
 	if err == nil {
-		entry.describe(set, folder)
-		return entry, nil
+		return entry, entry.describe(ctx, set, folder)
 	}
 	entry.Reason = err.Error()
 	var newer *newerError
@@ -157,13 +156,16 @@ func examine(ctx context.Context, st store.Store, folder setFolder) (Entry, erro
 }
 
 func withoutManifest(folder setFolder) (Status, string) {
+	if folder.has(unfinishedName) && folder.has(RunName) {
+		return StatusUnfinished, "its run was killed, or is still at work; `dbbackup resume " + folder.id + "` goes on with it"
+	}
 	if folder.has(unfinishedName) {
 		return StatusUnfinished, "it has no " + ManifestName + ": its run was killed, or is still at work"
 	}
 	return StatusDamaged, ManifestName + " is lost"
 }
 
-func (e *Entry) describe(set *Set, folder setFolder) {
+func (e *Entry) describe(ctx context.Context, set *Set, folder setFolder) error {
 	m := set.manifest
 	e.Status = StatusComplete
 	e.Kind, e.Started, e.Finished = m.Kind, m.Started, m.Finished
@@ -178,11 +180,16 @@ func (e *Entry) describe(set *Set, folder setFolder) {
 			e.Without = append(e.Without, m.Databases[i].Name)
 		}
 	}
-	e.Problems = set.compare(folder)
+	references, err := set.compareReferences(ctx)
+	if err != nil {
+		return err
+	}
+	e.Problems = append(set.compare(folder), references...)
 	for _, p := range e.Problems {
 		if p.Severity == Damage {
 			e.Status, e.Reason = StatusDamaged, p.Text
-			return
+			break
 		}
 	}
+	return nil
 }

@@ -5,9 +5,10 @@ import (
 	"time"
 )
 
-// Version is the format that this package writes. It reads every version up
-// to it and refuses a newer one by name (F1).
-const Version = 1
+// Version is the newest format that this package writes. It reads every version
+// up to it and refuses a newer one by name (F1). A set is written in the oldest
+// format that can say what it holds.
+const Version = 2
 
 // Manifest is the content of manifest.json. FORMAT.md specifies every field;
 // readers ignore fields that they do not know.
@@ -27,7 +28,9 @@ type Manifest struct {
 	Omissions []Omission `json:"omissions"` // everything that was not captured (B7)
 	Failures  []Failure  `json:"failures"`  // databases or parts that failed; the run's exit code was 1 (B4)
 	Objects   []Object   `json:"objects"`   // every file of the set except manifest.json and SHA256SUMS, by name
-	Resources Resources  `json:"resources"`
+	// References are objects of older sets that this set needs, by set and name.
+	References []Reference `json:"references,omitempty"`
+	Resources  Resources   `json:"resources"`
 }
 
 // Kind is what a set covers.
@@ -85,6 +88,7 @@ const (
 	Custom    Mode = "custom"
 	Plain     Mode = "plain"
 	Directory Mode = "directory"
+	Chunked   Mode = "chunked" // by the native engine
 )
 
 // Database is one captured database.
@@ -111,13 +115,14 @@ type Database struct {
 
 	Snapshot Snapshot `json:"snapshot"`
 
-	DatabaseBytes    int64 `json:"database_bytes"` // pg_database_size
-	Tables           int64 `json:"tables"`
-	LargeObjects     int64 `json:"large_objects"`
-	LargeObjectBytes int64 `json:"large_object_bytes"`
-	EstimatedRows    int64 `json:"estimated_rows"`       // the planner's estimate, -1 when unknown
-	DumpBytes        int64 `json:"dump_bytes,omitempty"` // plain mode: SQL before compression
-	StoredBytes      int64 `json:"stored_bytes"`
+	DatabaseBytes    int64   `json:"database_bytes"` // pg_database_size
+	Tables           int64   `json:"tables"`
+	LargeObjects     int64   `json:"large_objects"`
+	LargeObjectBytes int64   `json:"large_object_bytes"`
+	EstimatedRows    int64   `json:"estimated_rows"`       // the planner's estimate, -1 when unknown
+	DumpBytes        int64   `json:"dump_bytes,omitempty"` // before compression: SQL (plain), COPY streams (chunked)
+	StoredBytes      int64   `json:"stored_bytes"`
+	Chunks           *Chunks `json:"chunks,omitempty"` // mode chunked
 
 	Compression      string    `json:"compression"`       // e.g. gzip:6, none
 	CompressionRatio float64   `json:"compression_ratio"` // stored bytes / database bytes
@@ -126,6 +131,17 @@ type Database struct {
 	Finished         time.Time `json:"finished"`
 	Attempts         int       `json:"attempts"`
 	Resources        Resources `json:"resources"`
+}
+
+// Chunks sums up a chunked database.
+type Chunks struct {
+	Rows  int64 `json:"rows"` // counted
+	Count int64 `json:"count"`
+	// Reused are the chunks that were proven unchanged since older sets, or
+	// since the interrupted run that this one resumed, and not captured again.
+	Reused      int64    `json:"reused"`
+	ReusedBytes int64    `json:"reused_bytes"` // stored
+	From        []string `json:"from"`         // the sets that hold them
 }
 
 // Selection is what the user asked for when not the whole database was
@@ -153,6 +169,8 @@ type Snapshot struct {
 	XIP  []uint64  `json:"xip"`
 	LSN  string    `json:"lsn"`
 	Time time.Time `json:"time"`
+	// Timeline is that of the WAL position; 0 when unknown. Since format 2.
+	Timeline int64 `json:"timeline,omitempty"`
 }
 
 // Omission is something that exists on the source and is not in the set.

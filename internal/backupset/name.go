@@ -147,3 +147,12 @@ func NewID(prefix string, now time.Time, existing []string) string {
 	}
 	return prefix + "-" + next.String()
 }
+
+// Prefix is what an id begins with: those of one prefix are of the same
+// database, or of clusters. An id that NewID cannot have made is its own prefix.
+func Prefix(id string) string {
+	if prefix, _, ok := parseID(id); ok {
+		return prefix
+	}
+	return id
+}

@@ -114,7 +114,7 @@ func checkManifest(ctx context.Context, st store.Store, id string, m *Manifest, 
 	if err := m.Validate(); err != nil {
 		return damaged(err, "%s is not valid", key)
 	}
-	return withoutAbsence(compareSums(ctx, st, id, digest, m.Objects))
+	return withoutAbsence(compareSums(ctx, st, id, digest, m))
 }
 
 // withoutAbsence keeps a missing SHA256SUMS from being read as a missing set.
@@ -172,15 +172,26 @@ func (s *Set) OpenObject(ctx context.Context, name string) (io.ReadCloser, error
 	if !ok {
 		return nil, fault.New(fault.NotFound, "", "open object %s of backup set %s: the manifest has no such object", name, s.ID())
 	}
-	in, err := s.st.Open(ctx, s.Key(name))
+	return s.open(ctx, s.ID(), object)
+}
+
+// open reads an object of the set, or one of another set that it refers to.
+func (s *Set) open(ctx context.Context, id string, object Object) (io.ReadCloser, error) {
+	label := fmt.Sprintf("object %s of backup set %s", object.Name, id)
+	in, err := s.st.Open(ctx, id+"/"+object.Name)
 	if err != nil {
-		return nil, damaged(err, "object %s of backup set %s", name, s.ID())
+		return nil, damaged(err, "%s", label)
 	}
+	return newCheckedReader(in, object, label, false), nil
+}
+
+// newCheckedReader checks what in holds against the object. Of a part of a
+// stored object more may follow.
+func newCheckedReader(in io.ReadCloser, object Object, label string, part bool) *checkedReader {
 	return &checkedReader{
-		in: in, object: object, sum: sha256.New(), left: object.Bytes,
-		label: fmt.Sprintf("object %s of backup set %s", name, s.ID()),
-		stop:  sync.OnceValue(in.Close),
-	}, nil
+		in: in, object: object, sum: sha256.New(), left: object.Bytes, label: label, part: part,
+		stop: sync.OnceValue(in.Close),
+	}
 }
 
 // checkedReader reads an object of known size and digest.
@@ -188,6 +199,7 @@ type checkedReader struct {
 	in     io.Reader
 	object Object
 	label  string
+	part   bool
 	sum    hash.Hash
 	left   int64
 	end    error // final once set
@@ -219,6 +231,19 @@ func (r *checkedReader) Read(p []byte) (int, error) {
 
 // finish looks for bytes after the end, then at the digest.
 func (r *checkedReader) finish() error {
+	if err := r.expectEnd(); err != nil {
+		return err
+	}
+	if got := hex.EncodeToString(r.sum.Sum(nil)); got != r.object.SHA256 {
+		return damaged(nil, "%s is damaged: its sha256 is %s, and the manifest says %s", r.label, got, r.object.SHA256)
+	}
+	return io.EOF
+}
+
+func (r *checkedReader) expectEnd() error {
+	if r.part {
+		return nil
+	}
 	n, err := io.ReadFull(r.in, make([]byte, 1))
 	if n > 0 {
 		return damaged(nil, "%s is longer than %d bytes", r.label, r.object.Bytes)
@@ -226,10 +251,7 @@ func (r *checkedReader) finish() error {
 	if !errors.Is(err, io.EOF) {
 		return damaged(err, "read %s", r.label)
 	}
-	if got := hex.EncodeToString(r.sum.Sum(nil)); got != r.object.SHA256 {
-		return damaged(nil, "%s is damaged: its sha256 is %s, and the manifest says %s", r.label, got, r.object.SHA256)
-	}
-	return io.EOF
+	return nil
 }
 
 func (r *checkedReader) Close() error { return r.stop() }

@@ -14,12 +14,16 @@ import (
 )
 
 // writeSums writes SHA256SUMS as sha256sum(1) does: manifest.json first, then
-// the objects in their order. No name needs escaping (CheckName).
-func writeSums(w io.Writer, manifestDigest string, objects []Object) error {
+// the objects in their order, then those of older sets that are referred to, by
+// their paths from within the set's folder. No name needs escaping (CheckName).
+func writeSums(w io.Writer, manifestDigest string, m *Manifest) error {
 	out := bufio.NewWriter(w)
 	fmt.Fprintf(out, "%s  %s\n", manifestDigest, ManifestName)
-	for _, o := range objects {
+	for _, o := range m.Objects {
 		fmt.Fprintf(out, "%s  %s\n", o.SHA256, o.Name)
+	}
+	for _, r := range m.References {
+		fmt.Fprintf(out, "%s  %s\n", r.SHA256, r.path())
 	}
 	return out.Flush()
 }
@@ -44,7 +48,7 @@ func sumsDigest(ctx context.Context, st store.Store, id string) (string, error) 
 }
 
 // compareSums checks that SHA256SUMS is exactly what the manifest implies.
-func compareSums(ctx context.Context, st store.Store, id, manifestDigest string, objects []Object) error {
+func compareSums(ctx context.Context, st store.Store, id, manifestDigest string, m *Manifest) error {
 	key := id + "/" + SumsName
 	in, err := st.Open(ctx, key)
 	if err != nil {
@@ -52,7 +56,7 @@ func compareSums(ctx context.Context, st store.Store, id, manifestDigest string,
 	}
 	defer in.Close()
 	same := &matcher{in: in}
-	if err := writeSums(same, manifestDigest, objects); err != nil {
+	if err := writeSums(same, manifestDigest, m); err != nil {
 		return damaged(err, "%s does not match %s", key, ManifestName)
 	}
 	if n, err := in.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {

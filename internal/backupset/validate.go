@@ -19,7 +19,7 @@ const (
 // few that do not hold. It does not look at the objects.
 func (m *Manifest) Validate() error {
 	index, err := m.checkObjects()
-	return errors.Join(m.checkHead(), m.checkTimes(), err, m.checkGlobals(index), m.checkDatabases(index), m.Resources.check("manifest"))
+	return errors.Join(m.checkHead(), m.checkTimes(), err, m.checkGlobals(index), m.checkDatabases(index), m.checkReferences(), m.Resources.check("manifest"))
 }
 
 func (m *Manifest) checkHead() error {
@@ -188,6 +188,15 @@ func (db *Database) checkDump(index objectIndex) error {
 	case Directory:
 		if !index.has(db.Dump + "/toc.dat") {
 			return fmt.Errorf("the dump folder %.80q has no toc.dat in objects", db.Dump)
+		}
+	case Chunked:
+		for _, name := range []string{ContentsName, SchemaName} {
+			if !index.has(db.Dump + "/" + name) {
+				return fmt.Errorf("the folder %.80q has no %s in objects", db.Dump, name)
+			}
+		}
+		if db.Chunks == nil || min(db.Chunks.Rows, db.Chunks.Count, db.Chunks.Reused, db.Chunks.ReusedBytes) < 0 {
+			return errors.New("the counts of its chunks are missing or negative")
 		}
 	default:
 		return fmt.Errorf("mode %q is unknown", db.Mode)

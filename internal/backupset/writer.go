@@ -18,8 +18,21 @@ import (
 	"dbbackup/internal/store"
 )
 
-// needsTool is the oldest dbbackup that reads format Version.
-const needsTool = "1.0.0"
+// needsTool is the oldest dbbackup that reads a format.
+func needsTool(format int) string {
+	if format < 2 {
+		return "1.0.0"
+	}
+	return "1.1.0"
+}
+
+// formatOf is the oldest format that can say what m holds.
+func formatOf(m *Manifest) int {
+	if slices.ContainsFunc(m.Databases, func(d Database) bool { return d.Mode == Chunked }) {
+		return 2
+	}
+	return 1
+}
 
 const unfinishedText = "This backup set is being written or removed, or the run that did so was killed.\n" +
 	"It is complete when manifest.json exists. dbbackup removes it when it cleans the store.\n"
@@ -48,6 +61,8 @@ type Writer struct {
 	mu      sync.Mutex
 	state   state
 	objects map[string]Object // committed
+	scratch map[string]bool   // committed, but no part of the set: deleted before it is committed
+	found   map[string]bool   // left by an interrupted run, see Reopen
 	open    map[string]bool   // reserved by an object or a stage that has not ended
 	folders map[string]int    // how many of both lie in each folder
 }
@@ -61,7 +76,14 @@ func Create(ctx context.Context, st store.Store, id string) (*Writer, error) {
 	if err := claim(ctx, st, id); err != nil {
 		return nil, fmt.Errorf("create backup set %s: %w", id, err)
 	}
-	return &Writer{st: st, id: id, objects: map[string]Object{}, open: map[string]bool{}, folders: map[string]int{}}, nil
+	return newWriter(st, id), nil
+}
+
+func newWriter(st store.Store, id string) *Writer {
+	return &Writer{
+		st: st, id: id, objects: map[string]Object{}, scratch: map[string]bool{}, found: map[string]bool{},
+		open: map[string]bool{}, folders: map[string]int{},
+	}
 }
 
 // claim marks the folder unfinished. The mark cannot be made twice, so of two
@@ -124,7 +146,7 @@ func (w *Writer) reserve(name string) error {
 // taken reports whether name is, contains or lies in something there.
 func (w *Writer) taken(name string) bool {
 	for _, path := range append(foldersOf(name), name) {
-		if _, ok := w.objects[path]; ok || w.open[path] {
+		if _, ok := w.objects[path]; ok || w.open[path] || w.scratch[path] || w.found[path] {
 			return true
 		}
 	}
@@ -250,7 +272,12 @@ func (w *Writer) Commit(ctx context.Context, m Manifest) error {
 		return fmt.Errorf("commit backup set %s: %w", w.id, err)
 	}
 	w.setState(committed)
-	if err := w.st.Delete(context.WithoutCancel(ctx), w.key(unfinishedName)); err != nil {
+	ctx = context.WithoutCancel(ctx)
+	err = w.dropScratch(ctx)
+	if err == nil {
+		err = w.st.Delete(ctx, w.key(unfinishedName))
+	}
+	if err != nil {
 		return fault.New(fault.Failed, "the set is complete and usable; delete that file",
 			"backup set %s is committed, but its mark remains: %w", w.id, err)
 	}
@@ -279,8 +306,10 @@ func (w *Writer) setState(s state) {
 
 // complete fills what the Writer knows. Lists are never null in the JSON.
 func (w *Writer) complete(m Manifest, objects []Object) *Manifest {
-	m.Format, m.NeedsTool, m.ID = Version, needsTool, w.id
+	m.Format, m.ID = formatOf(&m), w.id
+	m.NeedsTool = needsTool(m.Format)
 	m.Objects = notNil(objects)
+	slices.SortFunc(m.References, compareReferences)
 	m.Databases = notNil(m.Databases)
 	m.Omissions = notNil(m.Omissions)
 	m.Failures = notNil(m.Failures)
@@ -309,7 +338,7 @@ func (w *Writer) publish(ctx context.Context, m *Manifest) error {
 	}
 	digest := sha256.Sum256(text)
 	var sums bytes.Buffer
-	if err := writeSums(&sums, hex.EncodeToString(digest[:]), m.Objects); err != nil {
+	if err := writeSums(&sums, hex.EncodeToString(digest[:]), m); err != nil {
 		return err
 	}
 	if err := put(ctx, w.st, w.key(SumsName), sums.Bytes()); err != nil {

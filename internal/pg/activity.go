@@ -27,6 +27,15 @@ func (b Blocker) String() string {
 
 // Blockers lists the sessions that those of an application wait for.
 func (c *Conn) Blockers(ctx context.Context, application string) ([]Blocker, error) {
+	return c.blockers(ctx, "w.application_name = $1", application)
+}
+
+// BlockersOf lists the sessions that a backend waits for.
+func (c *Conn) BlockersOf(ctx context.Context, pid uint32) ([]Blocker, error) {
+	return c.blockers(ctx, "w.pid = $1", int32(pid)) //nolint:gosec // a pid
+}
+
+func (c *Conn) blockers(ctx context.Context, who string, arg any) ([]Blocker, error) {
 	return rows(ctx, c, "look for lock waits", func(row pgx.CollectableRow) (b Blocker, err error) {
 		return b, row.Scan(&b.PID, &b.User, &b.State, &b.Query, &b.Since)
 	}, `SELECT DISTINCT b.pid, coalesce(b.usename::text, ''), coalesce(b.state, 'active'), left(coalesce(b.query, ''), 200),
@@ -34,7 +43,7 @@ func (c *Conn) Blockers(ctx context.Context, application string) ([]Blocker, err
 	      FROM pg_stat_activity w
 	     CROSS JOIN LATERAL unnest(pg_blocking_pids(w.pid)) p(pid)
 	      JOIN pg_stat_activity b ON b.pid = p.pid
-	     WHERE w.application_name = $1 AND w.wait_event_type = 'Lock'`, application)
+	     WHERE w.wait_event_type = 'Lock' AND `+who, arg)
 }
 
 // TerminateBackends ends the sessions of an application, and returns how many

@@ -184,3 +184,14 @@ func Lost(err error) bool {
 		errors.Is(err, net.ErrClosed) || errors.Is(err, pgconn.ErrConnClosed) || pgconn.Timeout(err) ||
 		hasState(err, stateAdminShutdown, stateCrashShutdown)
 }
+
+// stateOf returns the SQLSTATE of a server's error, or nothing.
+func stateOf(err error) string {
+	var pgErr *pgconn.PgError
+	if !errors.As(err, &pgErr) {
+		return ""
+	}
+	return pgErr.Code
+}
+
+func hasAnyState(err error) bool { return stateOf(err) != "" }

@@ -82,6 +82,7 @@ type Entry struct {
 	Owner        string
 	Dependencies []int  // dump IDs; some may not be in the archive
 	HasData      bool   // pg_dump wrote a data block or file for it
+	Added        bool   // by AddRows: not in the archive
 	File         string // directory format: the data file's name without a compression suffix
 	Offset       int64  // custom format: the data block's place in the file, -1 when there is none or it is unknown
 

@@ -70,6 +70,9 @@ func (v *verification) digests(ctx context.Context) {
 	for _, o := range v.set.Manifest().Objects {
 		total += o.Bytes
 	}
+	for _, r := range v.set.Manifest().References {
+		total += r.Bytes
+	}
 	task := v.o.Report.Task("digests of "+v.set.ID(), total)
 	var read atomic.Int64
 	problems := v.set.CheckDigests(ctx, func(n int64) { task.Progress(read.Add(n)) })
@@ -96,6 +99,9 @@ func (v *verification) archives(ctx context.Context) error {
 
 func (v *verification) archive(ctx context.Context, d backupset.Database) error {
 	damaged := v.damagedDump(d)
+	if d.Mode == backupset.Chunked {
+		return v.chunked(ctx, d)
+	}
 	if d.Mode == backupset.Plain {
 		if damaged {
 			return nil // gzip and SQL have no place to name beyond the damage

@@ -9,9 +9,9 @@ import (
 	"dbbackup/internal/report"
 )
 
-// blockers remembers who stood in the way of a capture: pg_dump itself only
+// Blockers remembers who stood in the way of a capture: pg_dump itself only
 // says that a lock timed out.
-type blockers struct {
+type Blockers struct {
 	mu   sync.Mutex
 	text string
 	seen time.Time
@@ -22,7 +22,20 @@ const lookForBlockersEvery = time.Second
 // watch looks for lock waits until the returned function is called, which
 // waits for the watch to end. A watch that cannot connect watches nothing: it
 // must not fail a capture that works.
-func (b *blockers) watch(ctx context.Context, e *pg.Endpoint, application string, r report.Reporter, database string) (stop func()) {
+func (b *Blockers) watch(ctx context.Context, e *pg.Endpoint, application string, r report.Reporter, database string) (stop func()) {
+	return b.look(ctx, e, r, database, func(ctx context.Context, conn *pg.Conn) ([]pg.Blocker, error) {
+		return conn.Blockers(ctx, application)
+	})
+}
+
+// WatchPID is watch for one backend.
+func (b *Blockers) WatchPID(ctx context.Context, e *pg.Endpoint, pid uint32, r report.Reporter, database string) (stop func()) {
+	return b.look(ctx, e, r, database, func(ctx context.Context, conn *pg.Conn) ([]pg.Blocker, error) {
+		return conn.BlockersOf(ctx, pid)
+	})
+}
+
+func (b *Blockers) look(ctx context.Context, e *pg.Endpoint, r report.Reporter, database string, ask func(context.Context, *pg.Conn) ([]pg.Blocker, error)) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -39,7 +52,7 @@ func (b *blockers) watch(ctx context.Context, e *pg.Endpoint, application string
 				return
 			case <-ticker.C:
 			}
-			found, err := conn.Blockers(ctx, application)
+			found, err := ask(ctx, conn)
 			if err != nil {
 				return
 			}
@@ -54,7 +67,7 @@ func (b *blockers) watch(ctx context.Context, e *pg.Endpoint, application string
 
 // remember keeps the first of those found, and tells when there was none
 // before.
-func (b *blockers) remember(found []pg.Blocker, r report.Reporter, database string) {
+func (b *Blockers) remember(found []pg.Blocker, r report.Reporter, database string) {
 	if len(found) == 0 {
 		return
 	}
@@ -68,8 +81,8 @@ func (b *blockers) remember(found []pg.Blocker, r report.Reporter, database stri
 	}
 }
 
-// recent returns who stood in the way just now, or nothing.
-func (b *blockers) recent() string {
+// Recent returns who stood in the way just now, or nothing.
+func (b *Blockers) Recent() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if time.Since(b.seen) > 5*lookForBlockersEvery {

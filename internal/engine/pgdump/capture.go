@@ -59,7 +59,7 @@ type Captured struct {
 // of it is in the set. An error of kind fault.Unavailable means that the
 // server was lost, and that trying again is safe.
 func Capture(ctx context.Context, src Source, req Request, set *backupset.Writer, r report.Reporter, task report.Task) (Captured, error) {
-	c := &capture{src: src, req: req, set: set, report: r, task: task, application: applicationName()}
+	c := &capture{src: src, req: req, set: set, report: r, task: task, application: ApplicationName()}
 	conflicts, err := c.recoveryConflicts(ctx)
 	if err != nil {
 		return Captured{}, err
@@ -92,11 +92,11 @@ type capture struct {
 	encoding    string
 
 	progress progress
-	blockers blockers
+	blockers Blockers
 }
 
-// applicationName is unique, so that only our own backends are ever ended.
-func applicationName() string {
+// ApplicationName is unique, so that only our own backends are ever ended.
+func ApplicationName() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
 	return "dbbackup pg_dump " + hex.EncodeToString(b[:])
@@ -160,7 +160,7 @@ func (c *capture) explain(ctx context.Context, k *pg.Keeper, conflicts int64, er
 	if held := k.Held(ctx); held != nil {
 		return fault.New(fault.Unavailable, "", "%w: %w", held, err)
 	}
-	if b := c.blockers.recent(); b != "" {
+	if b := c.blockers.Recent(); b != "" {
 		return fault.New(fault.Failed, "end that session, or allow a longer --lock-timeout",
 			"a table is locked by %s: %w", b, err)
 	}

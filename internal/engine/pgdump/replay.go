@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"strconv"
 	"strings"
@@ -44,6 +45,9 @@ type Load struct {
 	NoOwner, NoACL       bool
 	MapRoles             map[string]string // source to target
 	MapTablespaces       map[string]string // source to target, "" is the database's own
+	// MaintenanceMemory is what each session may take to build an index, in
+	// bytes; 0 leaves that to the server's settings.
+	MaintenanceMemory int64
 }
 
 // Replay fills a database. Statements that the target refused are returned by
@@ -137,6 +141,9 @@ func (p *replay) phaseSteps(section pgarchive.Section, jobs int) []step {
 		if phase.Parallel {
 			s.args = []string{jobsArg(jobs)}
 		}
+		if p.load.MaintenanceMemory > 0 {
+			s.gucs = map[string]string{"maintenance_work_mem": fmt.Sprintf("%dkB", p.load.MaintenanceMemory>>10)}
+		}
 		steps = append(steps, p.tablespaceSteps(s)...)
 	}
 	return steps
@@ -153,11 +160,13 @@ func (p *replay) tablespaceSteps(s step) []step {
 	}
 	var steps []step
 	for i, run := range p.load.TOC.RunsByTablespace(s.ids, p.load.MapTablespaces) {
+		gucs := map[string]string{"default_tablespace": run.Tablespace}
+		maps.Copy(gucs, s.gucs)
 		steps = append(steps, step{
 			name: fmt.Sprintf("%s, part %d", s.name, i+1),
 			args: append([]string{"--no-tablespaces"}, s.args...),
 			ids:  run.IDs,
-			gucs: map[string]string{"default_tablespace": run.Tablespace},
+			gucs: gucs,
 		})
 	}
 	return steps
@@ -179,7 +188,7 @@ func (p *replay) ids() []int {
 		if len(p.load.MapRoles) > 0 && madeWithOwnership(e) {
 			continue
 		}
-		if p.load.Entries == nil || chosen[e.ID] {
+		if !e.Added && (p.load.Entries == nil || chosen[e.ID]) {
 			ids = append(ids, e.ID)
 		}
 	}

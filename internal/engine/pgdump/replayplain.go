@@ -45,12 +45,12 @@ func damagedPlain(err error) error {
 	return fault.New(fault.Integrity, "restore from another set", "plain dump: %w", err)
 }
 
-// withoutEventTriggers is a statement after which the event triggers that a script
+// WithoutEventTriggers is a statement after which the event triggers that a script
 // makes do not fire for the rest of it: pg_dump writes them before it refreshes
 // materialized views. Nothing else in a script depends on them, because
 // its triggers come after its rows. Only a superuser may run it. It is
 // no startup option, because poolers refuse those.
-func (t Target) withoutEventTriggers() string {
+func (t Target) WithoutEventTriggers() string {
 	switch {
 	case !t.Superuser:
 		return ""
@@ -77,7 +77,7 @@ func (p *replay) plain(ctx context.Context) ([]pgtool.ObjectError, error) {
 		"--output=/dev/null",
 		"--dbname=" + p.target.Endpoint.ChildConninfo(p.load.Database, "dbbackup psql"),
 	}
-	if first := p.target.withoutEventTriggers(); first != "" {
+	if first := p.target.WithoutEventTriggers(); first != "" {
 		args = append(args, "--command="+first)
 	}
 	args = append(args, "--file=-")

@@ -1,0 +1,222 @@
+package backup
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"dbbackup/internal/backupset"
+	"dbbackup/internal/engine/pgcopy"
+	"dbbackup/internal/engine/pgdump"
+	"dbbackup/internal/report"
+)
+
+// sessionsPerDatabase are those of the native engine that do not read: two that
+// keep the snapshot, one that watches, and pg_dump's.
+const sessionsPerDatabase = 4
+
+// chunkedFolder is where a chunked database's objects lie.
+func chunkedFolder(database string) string { return objectBase(database) + ".chunks" }
+
+// chunked reports whether the native engine captures one of the databases.
+func (r *run) chunked() bool {
+	return slices.ContainsFunc(r.plans, func(p plan) bool { return p.mode == backupset.Chunked && p.problem == nil })
+}
+
+// readers is how many sessions read chunks at a time, over all databases.
+func (r *run) readers() int {
+	if r.o.MaxConnections == 0 {
+		return r.o.Readers
+	}
+	return max(1, min(r.o.Readers, r.o.MaxConnections-sessionsPerDatabase*r.parallel()))
+}
+
+// parallel is how many databases are captured at a time.
+func (r *run) parallel() int {
+	if r.o.MaxConnections == 0 {
+		return r.o.ParallelDatabases
+	}
+	return max(1, min(r.o.ParallelDatabases, r.o.MaxConnections/(sessionsPerDatabase+1)))
+}
+
+// captureChunks returns the function for one attempt by the native engine. All
+// attempts share a base, so that each starts from what the ones before it finished.
+func (r *run) captureChunks(ctx context.Context, p plan, task report.Task) func() (captured, error) {
+	base := pgcopy.NewBase()
+	folder := chunkedFolder(p.database.Name)
+	if found := r.bases[p.database.Name]; found != nil {
+		base = found
+	} else if r.o.Incremental {
+		r.addOlder(ctx, base, p)
+	}
+	req := pgcopy.Request{
+		Database: p.database.Name, Folder: folder, Codec: p.settings.Codec, ChunkBytes: p.settings.ChunkBytes,
+		Workers: r.readers(), WithoutData: p.without, SkipLargeObjects: p.settings.SkipLargeObjects, Base: base,
+		Expected: p.expected, Free: r.o.Store.Free,
+		LockTimeout: p.settings.LockTimeout, Limit: p.settings.Limit, Stall: p.settings.Stall,
+		Manners: pgcopy.Manners{Rate: r.rate, MaxLag: r.o.MaxLag, YieldToDDL: r.o.YieldToDDL},
+	}
+	src := pgcopy.Source{Endpoint: r.o.Source, Tools: r.tools}
+	return func() (captured, error) {
+		c, err := pgcopy.Capture(ctx, src, req, r.pool, r.set, r.o.Report, task)
+		if err != nil {
+			return captured{}, err
+		}
+		return captured{
+			Captured: pgdump.Captured{
+				Dump: c.Dump, DumpBytes: c.RawBytes, StoredBytes: c.StoredBytes, Snapshot: c.Snapshot, Usage: c.Usage,
+			},
+			chunks: &c.Chunks, timeline: c.Timeline, references: c.References,
+		}, nil
+	}
+}
+
+// maxYields is how often a database gives way to sessions that wait for its
+// locks, before that is a failure.
+const maxYields = 50
+
+// attemptsFor is how many attempts there are after an error.
+func (r *run) attemptsFor(err error) int {
+	if errors.Is(err, pgcopy.ErrYielded) {
+		return maxYields
+	}
+	return r.o.Attempts
+}
+
+// refer adds objects of older sets to the manifest.
+func (r *run) refer(references []backupset.Reference) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.manifest.References = append(r.manifest.References, references...)
+}
+
+// openOlder finds the sets that an incremental run can start from.
+func (r *run) openOlder(ctx context.Context) error {
+	if !r.o.Incremental {
+		return nil
+	}
+	entries, err := backupset.List(ctx, r.o.Store)
+	if err != nil {
+		return err
+	}
+	for _, e := range slices.Backward(entries) {
+		if e.Status != backupset.StatusComplete {
+			continue
+		}
+		set, err := backupset.Open(ctx, r.o.Store, e.ID)
+		if err != nil {
+			continue // list says what is wrong with it
+		}
+		r.older = append(r.older, set)
+	}
+	return nil
+}
+
+// addOlder adds the chunks of the newest complete set that holds the database
+// as chunks.
+func (r *run) addOlder(ctx context.Context, base *pgcopy.Base, p plan) {
+	for _, set := range r.older {
+		m := set.Manifest()
+		for i := range m.Databases {
+			d := &m.Databases[i]
+			if d.Name != p.database.Name || d.Mode != backupset.Chunked {
+				continue
+			}
+			contents, err := set.Contents(ctx, d)
+			if err != nil {
+				r.o.Report.Warn("a set cannot be started from; looking for an older one", report.F("set", set.ID()), report.F("because", err))
+				continue
+			}
+			r.o.Report.Info("unchanged chunks will be taken from an older set", report.F("database", p.database.Name), report.F("set", set.ID()))
+			base.AddSet(set, d, contents)
+			if base.Empty() {
+				r.o.Report.Warn("the identity of the server was not known then, so that all is captured again", report.F("set", set.ID()))
+			}
+			return
+		}
+	}
+	r.o.Report.Info("there is no set to start from: all is captured", report.F("database", p.database.Name))
+}
+
+// reopen goes on with an unfinished set: the chunks that are whole become the
+// base of their databases, and all else that it left is deleted.
+func (r *run) reopen(ctx context.Context) (err error) {
+	if r.set, err = backupset.Reopen(ctx, r.o.Store, r.o.Resume); err != nil {
+		return err
+	}
+	r.set.KeepScratch(backupset.RunName)
+	r.bases = map[string]*pgcopy.Base{}
+	for _, p := range r.plans {
+		if p.mode == backupset.Chunked && p.problem == nil {
+			base := pgcopy.NewBase()
+			r.bases[p.database.Name] = base
+			if r.o.Incremental {
+				r.addOlder(ctx, base, p)
+			}
+		}
+	}
+	r.o.Report.Info("reading what the interrupted run left", report.F("set", r.set.ID()))
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(2)
+	for name, base := range r.bases {
+		group.Go(func() error { return base.AddInterrupted(groupCtx, r.set, chunkedFolder(name)) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return r.set.DiscardRest(ctx)
+}
+
+// dropSuperseded removes unfinished sets that are older than the one that was
+// just committed: nobody would go on with them now.
+func (r *run) dropSuperseded(ctx context.Context) error {
+	resumable, err := backupset.Resumable(ctx, r.o.Store)
+	if err != nil {
+		return err
+	}
+	mine := backupset.Prefix(r.set.ID())
+	for _, id := range resumable {
+		if backupset.Prefix(id) != mine {
+			continue
+		}
+		if err := backupset.RemoveUnfinished(ctx, r.o.Store, id); err != nil {
+			return err
+		}
+		r.o.Report.Info("removed an unfinished set that this one supersedes", report.F("set", id))
+	}
+	return nil
+}
+
+// calmEvery is how often the server is asked whether it is calm.
+const calmEvery = 5 * time.Second
+
+// awaitCalm waits while another session holds a snapshot for longer than it may:
+// the run's own would add to what VACUUM cannot remove.
+func (r *run) awaitCalm(ctx context.Context) error {
+	if r.o.MaxSnapshotAge == 0 {
+		return nil
+	}
+	conn, err := r.o.Source.Connect(ctx, r.o.Source.Database)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // read-only
+	for told := false; ; told = true {
+		age, err := conn.OldestSnapshot(ctx)
+		if err != nil || age <= r.o.MaxSnapshotAge {
+			return err
+		}
+		if !told {
+			r.o.Report.Info("waiting, because another session holds an old snapshot", report.F("age", age.Round(time.Second)))
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(min(calmEvery, cmp.Or(r.o.MaxSnapshotAge, calmEvery))):
+		}
+	}
+}

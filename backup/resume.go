@@ -1,0 +1,88 @@
+package backup
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"dbbackup/internal/backupset"
+	"dbbackup/internal/fault"
+)
+
+// asked is what of the options decides what a set will hold. It is stored with
+// an unfinished set, and no secret is in it.
+type asked struct {
+	Kind           backupset.Kind      `json:"kind"`
+	Database       string              `json:"database,omitempty"`
+	Exclude        []string            `json:"exclude,omitempty"`
+	Tables         []string            `json:"tables,omitempty"`
+	Schemas        []string            `json:"schemas,omitempty"`
+	ExcludeTables  []string            `json:"exclude_tables,omitempty"`
+	ExcludeSchemas []string            `json:"exclude_schemas,omitempty"`
+	Defaults       Settings            `json:"defaults"`
+	PerDatabase    map[string]Settings `json:"per_database,omitempty"`
+	Incremental    bool                `json:"incremental,omitempty"`
+}
+
+func (o Options) asked() ([]byte, error) {
+	return json.MarshalIndent(asked{
+		o.Kind, o.Database, o.Exclude, o.Tables, o.Schemas, o.ExcludeTables, o.ExcludeSchemas, o.Defaults, o.PerDatabase, o.Incremental,
+	}, "", "  ")
+}
+
+// Resuming completes options by what the run that o.Resume names was asked for.
+// The name may be Latest, an id, or the beginning of one.
+func Resuming(ctx context.Context, o Options) (Options, error) {
+	ids, err := backupset.Resumable(ctx, o.Store)
+	if err != nil {
+		return o, err
+	}
+	id, err := chooseResumable(ids, o.Resume)
+	if err != nil {
+		return o, err
+	}
+	set, err := backupset.Reopen(ctx, o.Store, id)
+	if err != nil {
+		return o, err
+	}
+	text, err := set.Scratch(ctx, backupset.RunName)
+	if err != nil {
+		return o, err
+	}
+	var a asked
+	if err := json.Unmarshal(text, &a); err != nil {
+		return o, fault.New(fault.Integrity, "back up again", "unfinished set %s: object %s: %w", id, backupset.RunName, err)
+	}
+	o.Resume, o.Kind, o.Database, o.Exclude, o.Incremental = id, a.Kind, a.Database, a.Exclude, a.Incremental
+	o.Tables, o.Schemas, o.ExcludeTables, o.ExcludeSchemas = a.Tables, a.Schemas, a.ExcludeTables, a.ExcludeSchemas
+	o.Defaults, o.PerDatabase = a.Defaults, a.PerDatabase
+	return o, nil
+}
+
+func chooseResumable(ids []string, ref string) (string, error) {
+	const hint = "list shows what is in the store; only runs of the native engine can be gone on with"
+	if ref == backupset.Latest {
+		if len(ids) == 0 {
+			return "", fault.New(fault.NotFound, hint, "there is no interrupted backup to go on with")
+		}
+		return ids[len(ids)-1], nil
+	}
+	if slices.Contains(ids, ref) {
+		return ref, nil
+	}
+	var matches []string
+	for _, id := range ids {
+		if ref != "" && strings.HasPrefix(id, ref) {
+			matches = append(matches, id)
+		}
+	}
+	switch len(matches) {
+	case 1:
+		return matches[0], nil
+	case 0:
+		return "", fault.New(fault.NotFound, hint, "there is no interrupted backup %q", ref)
+	}
+	return "", fault.New(fault.Usage, "give more of the id", "%q is the beginning of %s", ref, fmt.Sprint(matches))
+}

@@ -1,0 +1,238 @@
+package pgcopy
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"dbbackup/internal/backupset"
+	"dbbackup/internal/pg"
+)
+
+// blobsPerTransaction bounds the locks of a transaction: each large object
+// whose owner or privileges change takes one.
+const blobsPerTransaction = 100
+
+// loadLargeObjects makes the large objects, then fills them by several sessions.
+func (p *replay) loadLargeObjects(ctx context.Context) error {
+	lo := p.load.Contents.LargeObjects
+	if lo == nil || p.load.Entries != nil {
+		return nil
+	}
+	conn, err := p.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // every statement was acknowledged
+	l := &loader{p, conn}
+	err = p.eachBlobOwner(ctx, func(batch []blobOwner) error {
+		step := fmt.Sprintf("large objects from %d", batch[0].oid)
+		if p.ledger.done[step] {
+			return nil
+		}
+		return l.transact(ctx, noted(step), func() error { return l.makeBlobs(ctx, batch) })
+	})
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(max(p.load.Schema.Jobs, 1))
+	for i := range lo.Data {
+		c := &lo.Data[i]
+		step := fmt.Sprintf("large object data from %d", c.FirstOID)
+		if p.ledger.done[step] || c.Rows == 0 {
+			continue
+		}
+		group.Go(func() error {
+			conn, err := p.connect(ctx)
+			if err != nil {
+				return err
+			}
+			defer conn.Close(ctx) //nolint:errcheck // every statement was acknowledged
+			l := &loader{p, conn}
+			return p.refused("BLOBS", l.transact(ctx, noted(step), func() error { return l.fillBlobs(ctx, c) }))
+		})
+	}
+	return group.Wait()
+}
+
+// blobsIn makes and fills the large objects within the transaction of l.
+func (p *replay) blobsIn(ctx context.Context, l *loader) error {
+	lo := p.load.Contents.LargeObjects
+	if lo == nil {
+		return nil
+	}
+	if err := p.eachBlobOwner(ctx, func(batch []blobOwner) error { return l.makeBlobs(ctx, batch) }); err != nil {
+		return err
+	}
+	for i := range lo.Data {
+		if err := l.fillBlobs(ctx, &lo.Data[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fillBlobs loads a chunk into a temporary table and writes the large objects
+// from there, on the server.
+func (l *loader) fillBlobs(ctx context.Context, c *backupset.Chunk) error {
+	if err := l.stream.Exec(ctx, "make a temporary table", "CREATE TEMP TABLE dbbackup_blobs (oid oid, at bigint, data bytea) ON COMMIT DROP"); err != nil {
+		return err
+	}
+	rows, err := l.copyIn(ctx, &c.Piece, "load large objects", "COPY pg_temp.dbbackup_blobs FROM STDIN (FORMAT binary)")
+	if err != nil {
+		return err
+	}
+	if rows != c.Rows {
+		return fmt.Errorf("the server took %d pieces of %d", rows, c.Rows)
+	}
+	return l.stream.Exec(ctx, "write large objects", "SELECT lo_put(oid, at, data) FROM pg_temp.dbbackup_blobs WHERE data <> ''; DROP TABLE pg_temp.dbbackup_blobs")
+}
+
+// blobOwner is one row of the chunk with the owners.
+type blobOwner struct {
+	oid     uint32
+	owner   string
+	grants  []blobGrant
+	hasACL  bool
+	comment string
+}
+
+type blobGrant struct {
+	Grantee   string `json:"grantee"`
+	Privilege string `json:"privilege"`
+	Grantable bool   `json:"grantable"`
+}
+
+// makeBlobs creates large objects and gives them their owners, privileges and
+// comments.
+func (l *loader) makeBlobs(ctx context.Context, batch []blobOwner) error {
+	var sql strings.Builder
+	for _, b := range batch {
+		fmt.Fprintf(&sql, "SELECT lo_create(%d);\n", b.oid)
+		for _, statement := range l.r.blobSQL(b) {
+			sql.WriteString(statement + ";\n")
+		}
+	}
+	return l.stream.Exec(ctx, "make large objects", sql.String())
+}
+
+// blobSQL is what gives a large object its owner, privileges and comment.
+func (p *replay) blobSQL(b blobOwner) []string {
+	name := fmt.Sprintf("LARGE OBJECT %d", b.oid)
+	role := func(name string) string {
+		if to, ok := p.load.Schema.MapRoles[name]; ok {
+			name = to
+		}
+		return pg.QuoteFor(p.load.Contents.Encoding, name)
+	}
+	var sql []string
+	if !p.load.Schema.NoOwner && b.owner != "" {
+		sql = append(sql, fmt.Sprintf("ALTER %s OWNER TO %s", name, role(b.owner)))
+	}
+	if !p.load.Schema.NoACL && b.hasACL {
+		if b.owner != "" && !p.load.Schema.NoOwner {
+			sql = append(sql, fmt.Sprintf("REVOKE ALL ON %s FROM %s", name, role(b.owner)))
+		}
+		for _, g := range b.grants {
+			to, option := "PUBLIC", ""
+			if g.Grantee != "" {
+				to = role(g.Grantee)
+			}
+			if g.Grantable && g.Grantee != b.owner {
+				option = " WITH GRANT OPTION"
+			}
+			sql = append(sql, fmt.Sprintf("GRANT %s ON %s TO %s%s", g.Privilege, name, to, option))
+		}
+	}
+	if b.comment != "" {
+		sql = append(sql, fmt.Sprintf("COMMENT ON %s IS %s", name, pg.LiteralFor(p.load.Contents.Encoding, b.comment)))
+	}
+	return sql
+}
+
+// eachBlobOwner reads the owners, some at a time.
+func (p *replay) eachBlobOwner(ctx context.Context, fn func(batch []blobOwner) error) error {
+	metadata := &p.load.Contents.LargeObjects.Metadata
+	if metadata.Rows == 0 {
+		return nil
+	}
+	in, err := p.openPiece(ctx, &metadata.Piece)
+	if err != nil {
+		return err
+	}
+	defer in.Close() //nolint:errcheck // only read
+	lines := bufio.NewReader(in)
+	var batch []blobOwner
+	for {
+		line, err := lines.ReadString('\n')
+		if line != "" {
+			b, bad := parseBlobOwner(strings.TrimSuffix(line, "\n"))
+			if bad != nil {
+				return damagedPiece("owners of large objects", bad)
+			}
+			batch = append(batch, b)
+		}
+		if len(batch) == blobsPerTransaction || errors.Is(err, io.EOF) && len(batch) > 0 {
+			if err := fn(batch); err != nil {
+				return err
+			}
+			batch = nil
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// parseBlobOwner reads a line of COPY's text form.
+func parseBlobOwner(line string) (b blobOwner, err error) {
+	fields := strings.Split(line, "\t")
+	if len(fields) != 4 {
+		return b, fmt.Errorf("a row has %d fields in place of 4", len(fields))
+	}
+	for i := range fields {
+		fields[i] = unescapeText(fields[i])
+	}
+	oid, err := strconv.ParseUint(fields[0], 10, 32)
+	if err != nil {
+		return b, err
+	}
+	b = blobOwner{oid: uint32(oid), owner: fields[1], hasACL: fields[2] != "", comment: fields[3]}
+	if b.hasACL {
+		err = json.Unmarshal([]byte(fields[2]), &b.grants)
+	}
+	return b, err
+}
+
+// unescapeText undoes the escapes that COPY writes (PostgreSQL manual, COPY,
+// "Text Format").
+func unescapeText(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] != '\\' || i+1 == len(s) {
+			b.WriteByte(s[i])
+			continue
+		}
+		i++
+		if at := strings.IndexByte("bfnrtv", s[i]); at >= 0 {
+			b.WriteByte("\b\f\n\r\t\v"[at])
+			continue
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}

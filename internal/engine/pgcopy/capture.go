@@ -1,0 +1,335 @@
+package pgcopy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"dbbackup/compress"
+	"dbbackup/internal/backupset"
+	"dbbackup/internal/child"
+	"dbbackup/internal/engine/pgdump"
+	"dbbackup/internal/fault"
+	"dbbackup/internal/pg"
+	"dbbackup/internal/pgname"
+	"dbbackup/internal/pgtool"
+	"dbbackup/internal/report"
+)
+
+// Source is where a capture reads from.
+type Source struct {
+	Endpoint *pg.Endpoint
+	Tools    pgtool.Tools
+}
+
+// Request is what to capture, and how.
+type Request struct {
+	Database   string
+	Folder     string // of the objects, e.g. databases/app.chunks
+	Codec      compress.Codec
+	ChunkBytes int64 // of heap and TOAST in a chunk, at most
+	Workers    int   // sessions that read, at most
+
+	WithoutData      []pgname.Table // tables of which only the definition is wanted
+	SkipLargeObjects bool
+
+	// Base are the chunks to start from. What this capture finishes is added, also
+	// when it fails, so that a further attempt starts from there. Never nil.
+	Base *Base
+
+	Expected int64                                    // bytes that will be stored, estimated
+	Free     func() (bytes, inodes uint64, err error) // what the store has left; nil: nobody knows
+
+	LockTimeout time.Duration // for each table's lock; 0 waits for ever
+	Limit       time.Duration // for the whole capture; 0 none
+	Stall       time.Duration // without a sign of life; 0 none
+	Manners     Manners
+}
+
+// Captured is a finished capture. Its objects are recorded in the set.
+type Captured struct {
+	Dump        string // the folder of objects
+	RawBytes    int64  // of the COPY streams, reused ones included
+	StoredBytes int64  // in this set
+	Snapshot    pg.Snapshot
+	Timeline    int64 // of the snapshot's WAL position; 0 when unknown
+	Chunks      backupset.Chunks
+	References  []backupset.Reference
+	Usage       child.Usage // of pg_dump
+}
+
+// Capture writes one database into the set. When it returns an error nothing of
+// it is recorded but chunks that Request.Base names. An error of kind
+// fault.Unavailable means that another attempt may work: the server was lost, or
+// a table was changed between snapshot and lock.
+func Capture(ctx context.Context, src Source, req Request, pool *Pool, set *backupset.Writer, r report.Reporter, task report.Task) (Captured, error) {
+	c := &capture{
+		src: src, req: req, pool: pool, set: set, report: r, task: task, queue: newQueue(),
+		application: pgdump.ApplicationName(), usesObject: map[string]bool{}, manners: newGate(req.Manners.Rate),
+	}
+	limits := child.WatchOptions{Limit: req.Limit, Stall: req.Stall, Progress: c.signs.Load}
+	err := child.Watch(ctx, limits, c.run)
+	if err != nil {
+		err = c.explainRoom(err)
+		return Captured{}, fmt.Errorf("capture database %s: %w", pgname.Printable(req.Database), err)
+	}
+	return c.captured, nil
+}
+
+// capture is one attempt at one database.
+type capture struct {
+	src         Source
+	req         Request
+	pool        *Pool
+	set         *backupset.Writer
+	report      report.Reporter
+	task        report.Task
+	application string // of pg_dump's session
+
+	identity pg.Identity
+	snapshot *snapshot
+	leader   *pg.Conn // exported the snapshot, and holds the locks
+	encoding string
+	planner  planner
+	shapes   []pg.Shape
+	tables   []*table
+	views    []pg.MaterializedView
+	blobs    *largeObjects
+	queue    *queue
+	manners  *gate
+
+	signs  atomic.Int64 // grows while anything moves
+	stored atomic.Int64 // bytes, reused ones included
+	active activity
+
+	mu         sync.Mutex
+	usesObject map[string]bool // objects of this set that a chunk of the result lies in
+
+	captured Captured
+}
+
+// table is one table on its way.
+type table struct {
+	pg.Shape
+	pages        uint32
+	bytesPerPage float64
+	ranges       bool // can be read by ranges of pages
+
+	mu       sync.Mutex
+	chunks   []backupset.Chunk
+	wideOver int64
+}
+
+// run reads as the order of things: nothing may change its place.
+func (c *capture) run(ctx context.Context) error {
+	if err := c.begin(ctx); err != nil {
+		return err
+	}
+	defer c.snapshot.close(ctx)
+	if err := c.lock(ctx); err != nil {
+		return err
+	}
+	if err := c.plan(ctx); err != nil {
+		return err
+	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	besideCtx, endBeside := context.WithCancel(groupCtx)
+	group.Go(func() error {
+		defer endBeside()
+		return c.work(groupCtx)
+	})
+	group.Go(func() error { return c.snapshot.keep(besideCtx, c.replaceKeeper) })
+	group.Go(func() error { return c.behave(besideCtx) })
+	group.Go(func() error { return c.tell(besideCtx) })
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return c.finish(ctx)
+}
+
+// begin exports the snapshot, and lets a second session hold it, too.
+func (c *capture) begin(ctx context.Context) error {
+	conn, err := c.src.Endpoint.Connect(ctx, c.req.Database)
+	if err != nil {
+		return err
+	}
+	closing := func(err error) error { return errors.Join(err, conn.Close(ctx)) }
+	if c.identity, err = conn.Identity(ctx); err != nil {
+		return closing(err)
+	}
+	exported, err := conn.BeginExported(ctx)
+	if err != nil {
+		return closing(err)
+	}
+	c.leader, c.encoding = conn, conn.ServerEncoding()
+	c.snapshot = newSnapshot(c.src.Endpoint, c.req.Database, exported, conn)
+	second, err := c.snapshot.join(ctx)
+	if err != nil {
+		c.snapshot.close(ctx)
+		return err
+	}
+	c.snapshot.addKeeper(second)
+	c.captured.Snapshot, c.captured.Timeline = exported, c.identity.Timeline
+	return nil
+}
+
+// lock takes the tables and finds out whether one of them was changed between
+// the snapshot and its lock: rewritten or truncated, it would read as empty
+// (FACTS: snapshots and locks).
+func (c *capture) lock(ctx context.Context) error {
+	var err error
+	if c.shapes, err = c.leader.Shapes(ctx); err != nil {
+		return err
+	}
+	if err := c.checkNames(); err != nil {
+		return err
+	}
+	if c.views, err = c.leader.MaterializedViews(ctx); err != nil {
+		return err
+	}
+	return c.lockAs(ctx, c.leader)
+}
+
+// lockAs takes all locks in a session under the snapshot.
+func (c *capture) lockAs(ctx context.Context, conn *pg.Conn) error {
+	names := make([]pgname.Table, len(c.shapes))
+	for i := range c.shapes {
+		names[i] = c.shapes[i].Table
+	}
+	var blockers pgdump.Blockers
+	stop := blockers.WatchPID(ctx, c.src.Endpoint, conn.PID(), c.report, c.req.Database)
+	err := conn.LockTables(ctx, names, c.req.LockTimeout)
+	stop()
+	switch {
+	case pg.IsGone(err):
+		return changedError("%w", err)
+	case pg.IsLockTimeout(err):
+		if holder := blockers.Recent(); holder != "" {
+			err = fmt.Errorf("it is locked by %s: %w", holder, err)
+		}
+		return fault.New(fault.Failed, "end that session, or allow a longer --lock-timeout", "%w", err)
+	case err != nil:
+		return err
+	}
+	return c.compareShapes(ctx)
+}
+
+// changedError is of the kind that is tried again, under a new snapshot.
+func changedError(format string, args ...any) error {
+	return fault.New(fault.Unavailable, "", "a table was changed while the capture began: "+format, args...)
+}
+
+// compareShapes compares what the snapshot sees of the tables with what they are
+// now.
+func (c *capture) compareShapes(ctx context.Context) error {
+	conn, err := c.src.Endpoint.Connect(ctx, c.req.Database)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // read-only
+	now, err := conn.Shapes(ctx)
+	if err != nil {
+		return err
+	}
+	current := make(map[uint32]*pg.Shape, len(now))
+	for i := range now {
+		current[now[i].OID] = &now[i]
+	}
+	for i := range c.shapes {
+		was := &c.shapes[i]
+		is, ok := current[was.OID]
+		switch {
+		case !ok:
+			return changedError("%s is gone", was.Printable())
+		case is.Table != was.Table:
+			return changedError("%s is called %s now", was.Printable(), is.Printable())
+		case is.Filenode != was.Filenode:
+			return changedError("%s was truncated or rewritten", was.Printable())
+		case is.Fingerprint != was.Fingerprint:
+			return changedError("%s, or a type that it uses, was altered", was.Printable())
+		}
+	}
+	return nil
+}
+
+// checkNames refuses what contents.json cannot hold.
+func (c *capture) checkNames() error {
+	for i := range c.shapes {
+		s := &c.shapes[i]
+		for _, name := range append([]string{s.Schema, s.Name}, s.Columns...) {
+			if !validName(name) {
+				return fault.New(fault.Precondition, "use --mode custom for this database",
+					"table %s: the name %s is not UTF-8, which the native engine cannot write down", s.Printable(), pgname.Printable(name))
+			}
+		}
+	}
+	return nil
+}
+
+// work runs pg_dump and the workers.
+func (c *capture) work(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.dumpSchema(ctx) })
+	for range c.req.Workers {
+		group.Go(func() error { return c.worker(ctx) })
+	}
+	return group.Wait()
+}
+
+// dumpSchema lets pg_dump write the definitions, under the same snapshot.
+func (c *capture) dumpSchema(ctx context.Context) error {
+	began := time.Now()
+	src := pgdump.Source{Endpoint: c.src.Endpoint, Tools: c.src.Tools}
+	usage, err := pgdump.CaptureSchema(ctx, src, pgdump.SchemaRequest{
+		Database: c.req.Database, Object: c.req.Folder + "/" + backupset.SchemaName, Application: c.application,
+		Snapshot: c.snapshot.exported(), Encoding: c.encoding, LockTimeout: c.req.LockTimeout, Signs: &c.signs,
+	}, c.set)
+	if err != nil {
+		return fmt.Errorf("capture definitions: %w", err)
+	}
+	c.captured.Usage = usage
+	c.report.Info("definitions captured", report.F("database", c.req.Database), report.F("took", time.Since(began).Round(time.Millisecond)))
+	return nil
+}
+
+// replaceKeeper puts a new session in the place of one that was lost. That of
+// the leader takes all locks again, and makes sure that nothing happened to the
+// tables meanwhile.
+func (c *capture) replaceKeeper(ctx context.Context, k *keeper) error {
+	c.report.Warn("a session that held the snapshot was lost; another one takes its place", report.F("database", c.req.Database))
+	if k.session != exporter(c.leader) {
+		stream, err := c.snapshot.join(ctx)
+		if err != nil {
+			return err
+		}
+		return c.snapshot.replace(ctx, k, stream)
+	}
+	conn, err := c.src.Endpoint.Connect(ctx, c.req.Database)
+	if err != nil {
+		return err
+	}
+	err = conn.ImportSnapshot(ctx, c.snapshot.exported())
+	if pg.IsUnknownSnapshot(err) {
+		stale := c.snapshot.exported()
+		if err = c.snapshot.exportAgain(ctx, stale); err == nil {
+			conn.Close(ctx) //nolint:errcheck // it was never used
+			return c.replaceKeeper(ctx, k)
+		}
+	}
+	if err == nil {
+		err = c.lockAs(ctx, conn)
+	}
+	if err == nil {
+		err = c.snapshot.replace(ctx, k, conn)
+	}
+	if err != nil {
+		return errors.Join(err, conn.Close(ctx))
+	}
+	c.leader = conn
+	return nil
+}
