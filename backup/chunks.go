@@ -142,6 +142,20 @@ func (r *run) addOlder(ctx context.Context, base *pgcopy.Base, p plan) {
 	r.o.Report.Info("there is no set to start from: all is captured", report.F("database", p.database.Name))
 }
 
+// dropFailed removes the chunks of databases that failed from a set that is
+// about to be committed without them.
+func (r *run) dropFailed(ctx context.Context, outcomes []Outcome) error {
+	for i, o := range outcomes {
+		if o.Err == nil || r.plans[i].mode != backupset.Chunked {
+			continue
+		}
+		if err := r.set.Drop(ctx, chunkedFolder(o.Name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // reopen goes on with an unfinished set: the chunks that are whole become the
 // base of their databases, and all else that it left is deleted.
 func (r *run) reopen(ctx context.Context) (err error) {

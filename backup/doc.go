@@ -7,6 +7,9 @@
 // the set; the others finish and are kept (B4). What cannot be captured is
 // declared in the manifest (B7).
 //
+// A run of the native engine that is interrupted leaves what it captured, and
+// can be gone on with (Resuming); an incremental one starts from an older set.
+//
 // Not promised: one snapshot across databases, which PostgreSQL does not have.
-// Each database is consistent in itself (B3), globals are read before them.
+// Each database is consistent in itself (B3), globals are read beside them.
 package backup

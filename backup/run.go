@@ -89,8 +89,11 @@ func (r *run) locked(ctx context.Context) (Result, error) {
 	if err := r.begin(ctx); err != nil {
 		return Result{}, err
 	}
-	globalsErr := r.captureGlobals(ctx)
+	var globalsErr error
+	var globals sync.WaitGroup
+	globals.Go(func() { globalsErr = r.captureGlobals(ctx) }) // beside: they take little, and as long as a small database
 	outcomes := r.captureDatabases(ctx)
+	globals.Wait()
 	return r.finish(ctx, globalsErr, outcomes)
 }
 
@@ -202,6 +205,9 @@ func (r *run) finish(ctx context.Context, globalsErr error, outcomes []Outcome) 
 	}
 	if len(r.manifest.Databases) == 0 {
 		return result, errors.Join(failure, r.stop(ctx))
+	}
+	if err := r.dropFailed(ctx, outcomes); err != nil {
+		return result, errors.Join(failure, err, r.stop(ctx))
 	}
 	r.manifest.Finished = r.o.Now().UTC()
 	r.manifest.Resources = r.resources()

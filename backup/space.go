@@ -76,6 +76,9 @@ func (r *run) estimate(ctx context.Context) (estimate, error) {
 			p.expected = int64(guessedRatio * float64(p.readBytes))
 			need.guessed = true
 		}
+		if r.o.Incremental || r.o.Resume != "" {
+			need.guessed = true // how much of it is there already is for the proof to say
+		}
 		need.bytes += p.expected
 	}
 	return need, nil

@@ -17,7 +17,7 @@ type zstdWriter struct{ z *zstd.Encoder }
 
 func newZstdWriter(level int) (*zstdWriter, error) {
 	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstdLevel(level)), zstd.WithEncoderConcurrency(1),
-		zstd.WithWindowSize(windowBytes), zstd.WithLowerEncoderMem(true), zstd.WithZeroFrames(true))
+		zstd.WithWindowSize(windowBytes), zstd.WithLowerEncoderMem(false), zstd.WithZeroFrames(true))
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@
 // into place while they are in use; when they are empty they are filled as
 // they are, in one transaction.
 //
-// Not promised: continuing an interrupted restore. Running it again begins
-// anew and removes what the interrupted one left.
+// An interrupted restore of a chunked database goes on when the same restore is
+// run again (R3). Of the other modes it begins anew and removes what the
+// interrupted one left.
 package restore
