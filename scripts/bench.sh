@@ -4,11 +4,14 @@
 # pigz or with its own formats, on a throwaway server. `make bench` calls it.
 #
 # Usage: bench.sh [--write] [--binary FILE] [--plain-runs N] [--archive-runs N]
+#                 [--native-runs N] [--native-only]
 #
 #   --write           also put the tables into docs/benchmarks.md
 #   --binary FILE     the dbbackup to measure (default: bin/dbbackup, made when missing)
 #   --plain-runs N    turns in plain mode (default 3)
 #   --archive-runs N  turns in custom and in directory mode (default 2)
+#   --native-runs N   turns of the native engine (default 3)
+#   --native-only     measure the native engine only
 #
 # Environment: BENCH_SCALE, full (default: 2.4 GB, about 25 minutes on two
 # cores) or tenth (about 4); TMPDIR, where the server and all outputs lie, on
@@ -35,7 +38,8 @@ die() { # CODE TEXT
 while (($#)); do
   case $1 in
     --write) arguments+=(--write "$tree/docs/benchmarks.md") ;;
-    --binary | --plain-runs | --archive-runs)
+    --native-only) arguments+=(--native-only) ;;
+    --binary | --plain-runs | --archive-runs | --native-runs)
       (($# >= 2)) || die 2 "$1 needs a value"
       if [[ $1 == --binary ]]; then binary=$(realpath "$2"); else arguments+=("$1" "$2"); fi
       shift

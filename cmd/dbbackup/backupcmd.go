@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -88,6 +89,7 @@ func (a *application) runBackup(ctx context.Context, s *settings, kind func(*bac
 			return backup.Result{}, err
 		}
 	}
+	limitMemory(o.Readers)
 	if o.Source, err = s.endpoint(ctx); err != nil {
 		return backup.Result{}, err
 	}
@@ -103,6 +105,17 @@ func (a *application) runBackup(ctx context.Context, s *settings, kind func(*bac
 		}
 	}
 	return backup.Run(ctx, o)
+}
+
+// What the garbage collector is asked to keep the heap below: it runs more often
+// near it, and goes beyond where it must.
+const (
+	heapBytes          = 44 << 20
+	heapBytesPerReader = 12 << 20 // beyond two
+)
+
+func limitMemory(readers int) {
+	debug.SetMemoryLimit(heapBytes + int64(max(readers-2, 0))*heapBytesPerReader)
 }
 
 // backupOptions resolves everything but the server and the store.

@@ -42,7 +42,13 @@ type wideColumn struct {
 
 // Shapes reads the tables of the session's database that hold rows, by oid.
 // Under a snapshot it tells them as they were then.
-func (c *Conn) Shapes(ctx context.Context) ([]Shape, error) {
+func (c *Conn) Shapes(ctx context.Context) ([]Shape, error) { return c.readShapes(ctx, true) }
+
+// ShapePrints is Shapes without the columns: what is needed to find out whether
+// a table changed.
+func (c *Conn) ShapePrints(ctx context.Context) ([]Shape, error) { return c.readShapes(ctx, false) }
+
+func (c *Conn) readShapes(ctx context.Context, columns bool) ([]Shape, error) {
 	step := "read the tables of database " + pgname.Printable(c.database)
 	types, err := c.types(ctx, step)
 	if err != nil {
@@ -58,10 +64,13 @@ func (c *Conn) Shapes(ctx context.Context) ([]Shape, error) {
 	for i := range all {
 		index[all[i].OID] = &all[i]
 	}
-	if err := c.shapeColumns(ctx, step, index, types); err != nil {
+	if err := c.shapeColumns(ctx, step, index, types, columns); err != nil {
 		return nil, err
 	}
-	if err := c.shapeRoutes(ctx, step, index); err != nil {
+	if columns {
+		err = c.shapeRoutes(ctx, step, index)
+	}
+	if err != nil {
 		return nil, err
 	}
 	kept := all[:0]
@@ -102,7 +111,7 @@ const columnsQuery = `
 	 WHERE a.attnum > 0 AND ` + ordinaryTable + ` ORDER BY a.attrelid, a.attnum`
 
 // shapeColumns adds the columns to the tables.
-func (c *Conn) shapeColumns(ctx context.Context, step string, index map[uint32]*Shape, types typeSet) error {
+func (c *Conn) shapeColumns(ctx context.Context, step string, index map[uint32]*Shape, types typeSet, keep bool) error {
 	r, err := c.c.Query(ctx, columnsQuery)
 	if err != nil {
 		return wrap(step, err)
@@ -121,6 +130,9 @@ func (c *Conn) shapeColumns(ctx context.Context, step string, index map[uint32]*
 			prints[col.table] = p
 		}
 		p.add(s, col, types)
+		if !keep {
+			s.Columns, s.wide = nil, nil
+		}
 		return nil
 	})
 	if err != nil {

@@ -92,9 +92,6 @@ func (b *bench) measureMemory(ctx context.Context, seen []speed) ([]memory, erro
 	if _, err := b.load(ctx, small, mixedSQL, size{s.rows / 10, s.blobs / 10}); err != nil {
 		return nil, err
 	}
-	if _, err := b.load(ctx, tables, tablesSQL, size{}); err != nil {
-		return nil, err
-	}
 	var all []memory
 	for _, c := range seen {
 		m := memory{mode: c.mode}

@@ -2,7 +2,7 @@
 // server, and prints tables in Markdown to standard output. scripts/bench.sh
 // builds and runs it.
 //
-//	bench --binary FILE [--scale full|tenth] [--plain-runs N] [--archive-runs N] [--write FILE]
+//	bench --binary FILE [--scale full|tenth] [--plain-runs N] [--archive-runs N] [--native-runs N] [--native-only] [--write FILE]
 //
 // Both sides are timed as whole processes, from the start of the first to the
 // end of the last, taking turns: A B A B. They read the same server, whose data
@@ -24,7 +24,7 @@ import (
 	"time"
 )
 
-var errUsage = errors.New("usage: bench --binary FILE [--scale full|tenth] [--plain-runs N] [--archive-runs N] [--write FILE]")
+var errUsage = errors.New("usage: bench --binary FILE [--scale full|tenth] [--plain-runs N] [--archive-runs N] [--native-runs N] [--native-only] [--write FILE]")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -45,6 +45,8 @@ type options struct {
 	binary                 string // the dbbackup to measure
 	scale                  string
 	plainRuns, archiveRuns int
+	nativeRuns             int
+	nativeOnly             bool   // leave out what pg_dump does for dbbackup
 	write                  string // the page that gets the tables; empty: none
 }
 
@@ -55,11 +57,13 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.scale, "scale", "full", "full or tenth")
 	flags.IntVar(&o.plainRuns, "plain-runs", 3, "turns in plain mode")
 	flags.IntVar(&o.archiveRuns, "archive-runs", 2, "turns in custom and in directory mode")
+	flags.IntVar(&o.nativeRuns, "native-runs", 3, "turns of the native engine")
+	flags.BoolVar(&o.nativeOnly, "native-only", false, "measure the native engine only")
 	flags.StringVar(&o.write, "write", "", "put the tables into this page, between its marks")
 	if err := flags.Parse(args); err != nil {
 		return o, errors.Join(errUsage, err)
 	}
-	if _, known := sizes[o.scale]; !known || o.binary == "" || o.plainRuns < 1 || o.archiveRuns < 1 || flags.NArg() > 0 {
+	if _, known := sizes[o.scale]; !known || o.binary == "" || o.plainRuns < 1 || o.archiveRuns < 1 || o.nativeRuns < 1 || flags.NArg() > 0 {
 		return o, errUsage
 	}
 	return o, nil
@@ -81,11 +85,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if r.setting, err = b.describe(ctx); err != nil {
 		return err
 	}
-	if r.speed, err = b.measureSpeed(ctx); err != nil {
+	if _, err := b.load(ctx, tables, tablesSQL, size{}); err != nil {
 		return err
 	}
-	if r.memory, err = b.measureMemory(ctx, r.speed); err != nil {
+	if r.native, err = b.measureNative(ctx); err != nil {
 		return err
+	}
+	if !o.nativeOnly {
+		if r.speed, err = b.measureSpeed(ctx); err != nil {
+			return err
+		}
+		if r.memory, err = b.measureMemory(ctx, r.speed); err != nil {
+			return err
+		}
 	}
 	text := r.markdown()
 	b.say("done")

@@ -22,6 +22,7 @@ type results struct {
 	setting []string // paragraphs and list items
 	speed   []speed
 	memory  []memory
+	native  *native
 }
 
 func (r results) markdown() string {
@@ -32,6 +33,18 @@ func (r results) markdown() string {
 		}
 		out.WriteString(line + "\n")
 	}
+	if r.native != nil {
+		out.WriteString(r.native.markdown())
+	}
+	if len(r.speed) > 0 {
+		out.WriteString(r.archives())
+	}
+	return out.String()
+}
+
+// archives is the tables of the modes in which pg_dump captures.
+func (r results) archives() string {
+	var out strings.Builder
 	out.WriteString("\n| dbbackup | instead | dbbackup, s | instead, s | time | size | CPU, s |\n|---|---|---|---|---|---|---|\n")
 	for _, s := range r.speed {
 		out.WriteString(s.row())

@@ -1,9 +1,12 @@
 package pgcopy
 
 import (
+	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -231,11 +234,41 @@ func (b *Base) largeObjects(id pg.Identity) []Finished {
 	return slices.DeleteFunc(slices.Clone(b.chunks[0]), func(f Finished) bool { return f.Identity != id })
 }
 
-// writeContents stores contents.json.
-func writeContents(ctx context.Context, set *backupset.Writer, name string, c *backupset.Contents) error {
-	text, err := json.Marshal(c)
+// writeContents stores contents.json, table by table: as a whole it would take
+// memory several times its size.
+func writeContents(ctx context.Context, set *backupset.Writer, name string, c *backupset.Contents) (err error) {
+	out, err := set.Object(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Abort()) }() // after a commit this does nothing
+	frame := *c
+	frame.Tables = []backupset.ChunkedTable{}
+	text, err := json.Marshal(frame)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", name, err)
 	}
-	return set.WriteFile(ctx, name, append(text, '\n'))
+	// No string can hold this: its quotes would be escaped.
+	before, after, _ := bytes.Cut(text, []byte(`"tables":[]`))
+	buffered := bufio.NewWriterSize(out, bufferBytes)
+	buffered.Write(before)             //nolint:errcheck // Flush reports
+	buffered.WriteString(`"tables":[`) //nolint:errcheck // as above
+	for i := range c.Tables {
+		table, err := json.Marshal(&c.Tables[i])
+		if err != nil {
+			return fmt.Errorf("encode %s: %w", name, err)
+		}
+		if i > 0 {
+			buffered.WriteString(",\n") //nolint:errcheck // as above
+		}
+		buffered.Write(table) //nolint:errcheck // as above
+	}
+	buffered.WriteString("]")  //nolint:errcheck // as above
+	buffered.Write(after)      //nolint:errcheck // as above
+	buffered.WriteString("\n") //nolint:errcheck // as above
+	if err := buffered.Flush(); err != nil {
+		return err
+	}
+	_, err = out.Commit()
+	return err
 }

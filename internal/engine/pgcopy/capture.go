@@ -232,7 +232,7 @@ func (c *capture) compareShapes(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close(ctx) //nolint:errcheck // read-only
-	now, err := conn.Shapes(ctx)
+	now, err := conn.ShapePrints(ctx)
 	if err != nil {
 		return err
 	}
