@@ -72,7 +72,7 @@ type Place interface {
 // Settings hold for one database.
 type Settings struct {
 	Mode             backupset.Mode
-	PlainOver        int64          // bytes of the database above which auto takes plain
+	ChunkedOver      int64          // bytes of the database above which auto takes chunked
 	Level            int            // gzip, 0 to 6
 	Codec            compress.Codec // of chunks
 	ChunkBytes       int64
@@ -95,6 +95,8 @@ func (o Options) Validate() error {
 	case o.Kind == backupset.Cluster && selects:
 		return fault.New(fault.Usage, "use `dbbackup backup single NAME`, or a section of the config file",
 			"tables and schemas can be selected for a single database only")
+	case o.Incremental && len(o.PerDatabase) == 0 && o.Defaults.Mode != backupset.Auto && o.Defaults.Mode != backupset.Chunked:
+		return fault.New(fault.Usage, "give --mode chunked, or leave the mode to auto", "incremental backups are not for mode %s", o.Defaults.Mode)
 	case o.MaxRate < 0 || o.MaxConnections < 0 || o.MaxLag < 0 || o.MaxSnapshotAge < 0:
 		return fault.New(fault.Usage, "", "limits cannot be negative")
 	case o.MaxConnections > 0 && o.MaxConnections < sessionsPerDatabase+1:
@@ -128,7 +130,7 @@ func (s Settings) validate(of string) error {
 	if s.Level < 0 || s.Level > compress.MaxLevel {
 		return fault.New(fault.Usage, "", "%s: compression level %d is not between 0 and %d", of, s.Level, compress.MaxLevel)
 	}
-	if s.Limit < 0 || s.Stall < 0 || s.LockTimeout < 0 || s.PlainOver < 0 {
+	if s.Limit < 0 || s.Stall < 0 || s.LockTimeout < 0 || s.ChunkedOver < 0 {
 		return fault.New(fault.Usage, "", "%s: times and sizes cannot be negative", of)
 	}
 	return nil

@@ -213,15 +213,12 @@ func (r *run) chooseMode(p plan) (backupset.Mode, string) {
 	if p.settings.Mode != backupset.Auto {
 		return p.settings.Mode, "asked for"
 	}
-	if p.selection.Chosen() {
-		return backupset.Custom, "only a custom or directory archive can be restored selectively"
-	}
 	if r.o.Incremental {
 		return backupset.Chunked, "an incremental backup was asked for"
 	}
-	size, limit := bytesize.Format(p.database.Bytes), bytesize.Format(p.settings.PlainOver)
-	if p.database.Bytes > p.settings.PlainOver {
-		return backupset.Plain, fmt.Sprintf("%s is above %s", size, limit)
+	size, limit := bytesize.Format(p.database.Bytes), bytesize.Format(p.settings.ChunkedOver)
+	if p.database.Bytes > p.settings.ChunkedOver {
+		return backupset.Chunked, fmt.Sprintf("%s is above %s", size, limit)
 	}
 	return backupset.Custom, fmt.Sprintf("%s is not above %s", size, limit)
 }

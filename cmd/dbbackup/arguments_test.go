@@ -160,8 +160,8 @@ func TestUsageErrors(t *testing.T) {
 		{"shell that is not known", []string{"completion", "fish"}, `no completion for "fish"`, "dbbackup completion bash"},
 		{"log format that is not known", []string{"list", "--log-format", "xml"}, `"xml" is neither text nor json`, ""},
 		{"time that is none", []string{"config", "--timeout", "90"}, `timeout: "90" is not a time such as 90s`, ""},
-		{"size that is none", []string{"config", "--plain-over", "big"}, `plain-over: "big" is not an amount of bytes`, ""},
-		{"mode that is not known", []string{"config", "--mode", "fast"}, `unknown mode "fast"`, "auto, custom, plain and directory"},
+		{"size that is none", []string{"config", "--chunked-over", "big"}, `chunked-over: "big" is not an amount of bytes`, ""},
+		{"mode that is not known", []string{"config", "--mode", "fast"}, `unknown mode "fast"`, "auto, custom, plain, directory and chunked"},
 		{"negative level", []string{"config", "--compression", "-1"}, "compression level -1 is not between 0 and 6", ""},
 		{"negative jobs", []string{"config", "--jobs", "-1"}, "begin at 1", ""},
 	} {

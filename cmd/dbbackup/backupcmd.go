@@ -137,9 +137,9 @@ func (a *application) backupOptions(ctx context.Context, s *settings, kind func(
 	o.MaxConnections = s.number("max-connections", a.config.MaxConnections)
 	o.YieldToDDL = s.yes("yield-to-ddl", a.config.YieldToDDL)
 	var errs [3]error
-	o.MaxRate, errs[0] = parseBytes("max-rate", s.text("max-rate", a.config.MaxRate))
-	o.MaxLag, errs[1] = parseBytes("max-replication-lag", s.text("max-replication-lag", a.config.MaxReplicationLag))
-	o.MaxSnapshotAge, errs[2] = parseTime("max-snapshot-age", s.text("max-snapshot-age", a.config.MaxSnapshotAge))
+	o.MaxRate, errs[0] = parseBytes("max-rate", orNone(s.text("max-rate", a.config.MaxRate)))
+	o.MaxLag, errs[1] = parseBytes("max-replication-lag", orNone(s.text("max-replication-lag", a.config.MaxReplicationLag)))
+	o.MaxSnapshotAge, errs[2] = parseTime("max-snapshot-age", orNone(s.text("max-snapshot-age", a.config.MaxSnapshotAge)))
 	err := errors.Join(errs[:]...)
 	if err != nil {
 		return o, err
@@ -155,6 +155,9 @@ func (a *application) backupOptions(ctx context.Context, s *settings, kind func(
 	return o, nil
 }
 
+// orNone is a limit that a command without a flag for it does not have.
+func orNone(limit string) string { return cmp.Or(limit, "0") }
+
 // databaseSettings resolves what holds for one database: a flag beats its
 // section, which beats the file's defaults.
 func (a *application) databaseSettings(s *settings, of string, section capture) (backup.Settings, error) {
@@ -168,7 +171,7 @@ func (a *application) databaseSettings(s *settings, of string, section capture) 
 	}
 	var errs [5]error
 	set.ChunkBytes, errs[4] = parseBytes("chunk-size", s.text("chunk-size", c.ChunkSize))
-	set.PlainOver, errs[0] = parseBytes("plain-over", s.text("plain-over", c.PlainOver))
+	set.ChunkedOver, errs[0] = parseBytes("chunked-over", s.text("chunked-over", c.ChunkedOver))
 	set.Limit, errs[1] = parseTime("timeout", s.text("timeout", c.Timeout))
 	set.Stall, errs[2] = parseTime("stall-timeout", s.text("stall-timeout", c.StallTimeout))
 	set.LockTimeout, errs[3] = parseTime("lock-timeout", s.text("lock-timeout", c.LockTimeout))
@@ -204,7 +207,7 @@ func (a *application) compression(text, of string, set *backup.Settings) error {
 // over returns c with what it leaves open taken from base.
 func (c capture) over(base capture) capture {
 	return capture{
-		Mode: or(c.Mode, base.Mode), PlainOver: or(c.PlainOver, base.PlainOver), Compression: or(c.Compression, base.Compression), ChunkSize: or(c.ChunkSize, base.ChunkSize),
+		Mode: or(c.Mode, base.Mode), ChunkedOver: or(c.ChunkedOver, base.ChunkedOver), Compression: or(c.Compression, base.Compression), ChunkSize: or(c.ChunkSize, base.ChunkSize),
 		Timeout: or(c.Timeout, base.Timeout), StallTimeout: or(c.StallTimeout, base.StallTimeout),
 		LockTimeout: or(c.LockTimeout, base.LockTimeout), SkipLargeObjects: or(c.SkipLargeObjects, base.SkipLargeObjects),
 		ExcludeTables: append(append([]string{}, base.ExcludeTables...), c.ExcludeTables...),

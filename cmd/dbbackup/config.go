@@ -54,7 +54,7 @@ type config struct {
 // capture are the settings that hold for one database, or for all.
 type capture struct {
 	Mode             *string  `yaml:"mode,omitempty"`
-	PlainOver        *string  `yaml:"plain_over,omitempty"`
+	ChunkedOver      *string  `yaml:"chunked_over,omitempty"`
 	Compression      *string  `yaml:"compression,omitempty"`
 	ChunkSize        *string  `yaml:"chunk_size,omitempty"`
 	Timeout          *string  `yaml:"timeout,omitempty"`

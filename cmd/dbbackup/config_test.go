@@ -37,7 +37,7 @@ func settingsTable() []setting {
 		{"connection.sslmode", "", "require", "require", [2]string{}, []string{"-d", "sslmode=verify-full"}, "verify-full"},
 		{"pg_bin", "", "/f", "/f", [2]string{"DBBACKUP_PG_BIN", "/e"}, []string{"--pg-bin", "/g"}, "/g"},
 		{"mode", "auto", "plain", "plain", [2]string{"DBBACKUP_MODE", "custom"}, []string{"--mode", "directory"}, "directory"},
-		{"plain_over", "5GB", "1GB", "1GB", [2]string{"DBBACKUP_PLAIN_OVER", "2GB"}, []string{"--plain-over", "3GB"}, "3GB"},
+		{"chunked_over", "5GB", "1GB", "1GB", [2]string{"DBBACKUP_CHUNKED_OVER", "2GB"}, []string{"--chunked-over", "3GB"}, "3GB"},
 		{"compression", "6", "1", "1", [2]string{"DBBACKUP_COMPRESSION", "2"}, []string{"-Z", "0"}, "0"},
 		{"timeout", "2h", "3h", "3h", [2]string{"DBBACKUP_TIMEOUT", "1h30m"}, []string{"--timeout", "0"}, "0s"},
 		{"stall_timeout", "15m", "1m", "1m", [2]string{"DBBACKUP_STALL_TIMEOUT", "2m"}, []string{"--stall-timeout", "3m"}, "3m"},
@@ -168,14 +168,14 @@ func TestPrintedConfigReadsBackTheSame(t *testing.T) {
 		{"much", `
 store: "/srv/my backups"
 connection: {host: db1, port: 5433, user: "o'brien", database: "a b", sslmode: require}
-plain_over: 1.5GB
+chunked_over: 1.5GB
 timeout: 1h30m
 stall_timeout: 0
 exclude_tables: ["audit.*", '"Odd"']
 exclude_databases: [test_*]
 hooks: {before: [/bin/echo, "a  b", "$(x)"], timeout: 30s}
 databases:
-  "bigdb: x": {mode: plain, timeout: 8h, compression: 0, plain_over: 10GB, stall_timeout: 1h, lock_timeout: 5s, skip_large_objects: true, exclude_tables: [a]}
+  "bigdb: x": {mode: plain, timeout: 8h, compression: 0, chunked_over: 10GB, stall_timeout: 1h, lock_timeout: 5s, skip_large_objects: true, exclude_tables: [a]}
 `},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -202,7 +202,7 @@ func TestSampleConfigIsRead(t *testing.T) {
 	}
 	value := effective(t, configFile(t, head+"databases:\n"+strings.ReplaceAll(example, "# ", "")))
 	for key, want := range map[string]string{
-		"store": "/var/backups/dbbackup", "mode": "auto", "compression": "6", "timeout": "2h",
+		"store": "/var/backups/dbbackup", "mode": "auto", "compression": "auto", "timeout": "2h",
 		"databases": "map[bigdb:map[compression:4 exclude_tables:[audit.*] mode:plain timeout:8h]]",
 	} {
 		if got := value(key); got != want {

@@ -47,7 +47,7 @@ func (a *application) printConfig(ctx context.Context, s *settings) error {
 		value any
 	}{
 		{"store", s.storePath()}, {"connection", printedConnection(params)}, {"pg_bin", s.search().BinDir},
-		{"mode", string(o.Defaults.Mode)}, {"plain_over", s.text("plain-over", a.config.PlainOver)},
+		{"mode", string(o.Defaults.Mode)}, {"chunked_over", s.text("chunked-over", a.config.ChunkedOver)},
 		{"compression", printedCompression(s.text("compression", a.config.Compression), o.Defaults)}, {"chunk_size", s.text("chunk-size", a.config.ChunkSize)}, {"timeout", printedTime(o.Defaults.Limit)},
 		{"stall_timeout", printedTime(o.Defaults.Stall)}, {"lock_timeout", printedTime(o.Defaults.LockTimeout)},
 		{"skip_large_objects", o.Defaults.SkipLargeObjects}, {"exclude_tables", append([]string{}, o.Defaults.ExcludeTables...)},

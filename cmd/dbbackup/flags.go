@@ -63,6 +63,17 @@ func pgBinFlag() cli.Flag {
 	return stringFlag("pg-bin", "`DIR` with pg_dump, pg_restore, psql and pg_dumpall (default: found by version)", "")
 }
 
+func verifyFlags() []cli.Flag {
+	return under("Verify", []cli.Flag{
+		boolFlag("quick", "only look for every file, in its size"),
+		boolFlag("drill", "also restore the set into a throwaway server, compare every row with what was captured, and check the indexes"),
+		&cli.StringFlag{Name: "drill-target", Usage: "drill on this running server instead, a postgresql:// URI or keyword = value pairs, in databases that are dropped in the end: `CONNINFO`"},
+		stringFlag("drill-dir", "make the throwaway server in this `DIR` (default: the system's for temporary files)", ""),
+		jobsFlag("drill: restore and compare with `N` sessions (default: from the CPUs)"),
+		pgBinFlag(),
+	})
+}
+
 func jsonFlag() cli.Flag { return boolFlag("json", "print JSON, one object per line") }
 
 func outputFlags() []cli.Flag { return under("Output", []cli.Flag{jsonFlag()}) }
@@ -73,10 +84,11 @@ func jobsFlag(usage string) cli.Flag { return intFlag("jobs", usage, "j") }
 func captureFlags() []cli.Flag {
 	return under("Capture", []cli.Flag{
 		stringFlag("mode", "`MODE`: auto, custom, plain, directory or chunked", "auto"),
-		stringFlag("plain-over", "auto takes plain for databases above this `SIZE`", "5GB"),
+		stringFlag("chunked-over", "auto takes chunked for databases above this `SIZE`, custom below", "5GB", "plain-over"),
 		stringFlag("compression", "`CODEC`: a gzip level from 0 to 6, gzip:N, zstd:N (chunked mode) or none; auto is zstd:1 in chunked mode and gzip:6 in the others", "auto", "Z"),
 		intFlag("jobs", "read by `N` sessions in chunked mode, by N processes of pg_dump in directory mode (default: from the CPUs)", "j", "parallel-tables"),
 		stringFlag("chunk-size", "chunked mode: cut tables into parts of this `SIZE` at most", "1GB"),
+		boolFlag("incremental", "chunked mode: take what is proven unchanged from the newest usable set"),
 		stringFlag("timeout", "end the capture of a database after this `TIME`; 0 is never", "2h"),
 		stringFlag("stall-timeout", "end a capture that has not moved for this `TIME`; 0 is never", "15m"),
 		stringFlag("lock-timeout", "wait this `TIME` for the lock on each table; 0 is for ever", "60s"),
@@ -87,7 +99,6 @@ func captureFlags() []cli.Flag {
 func runFlags() []cli.Flag {
 	return under("Run", []cli.Flag{
 		intFlag("parallel-databases", "capture `N` databases at a time (default: from the CPUs)"),
-		boolFlag("incremental", "chunked mode: take what is proven unchanged from the newest usable set"),
 		stringFlag("max-rate", "chunked mode: read at most this `SIZE` per second; 0 is no limit", "0"),
 		intFlag("max-connections", "chunked mode: open at most `N` sessions in all (default: no limit)"),
 		stringFlag("max-replication-lag", "chunked mode: pause while a standby lags behind by more than this `SIZE` of WAL; 0 is no limit", "0"),

@@ -219,13 +219,24 @@ type LargeObjectBatch struct {
 	Count       int64
 }
 
-// LargeObjectBatches cuts the large objects into ranges of at most limit. A
-// range begins at a multiple of limit among the oids' order, so that new ones do
-// not move all ranges.
-func (c *Conn) LargeObjectBatches(ctx context.Context, limit int) ([]LargeObjectBatch, error) {
-	return rows(ctx, c, "list large objects", func(row pgx.CollectableRow) (b LargeObjectBatch, err error) {
+// LargeObjectBatches cuts the large objects into ranges of about limit each, or
+// of about so many bytes, if they are large. The ranges are of oids, as wide as the
+// oids are apart on average: one that comes or goes changes its range only.
+func (c *Conn) LargeObjectBatches(ctx context.Context, limit, bytes int64) ([]LargeObjectBatch, error) {
+	const step = "list large objects"
+	var count, first, last, size int64
+	err := c.c.QueryRow(ctx, `SELECT count(*), coalesce(min(oid::bigint), 0), coalesce(max(oid::bigint), 0), pg_relation_size('pg_largeobject')
+		FROM pg_largeobject_metadata`).Scan(&count, &first, &last, &size)
+	if err != nil || count == 0 {
+		return nil, wrap(step, err)
+	}
+	each := max(min(limit, bytes/max(size/count, 1)), 1)
+	width := int64(1)
+	for width < each*((last-first+1)/count) {
+		width *= 2 // a power of two stays the same for many nights
+	}
+	return rows(ctx, c, step, func(row pgx.CollectableRow) (b LargeObjectBatch, err error) {
 		return b, row.Scan(&b.First, &b.Last, &b.Count)
-	}, `SELECT min(oid::bigint), max(oid::bigint), count(*)
-	      FROM (SELECT oid, (row_number() OVER (ORDER BY oid) - 1) / $1 AS batch FROM pg_largeobject_metadata) m
-	     GROUP BY batch ORDER BY batch`, limit)
+	}, `SELECT min(oid::bigint), max(oid::bigint), count(*) FROM pg_largeobject_metadata
+	     GROUP BY oid::bigint / $1 ORDER BY 1`, width)
 }

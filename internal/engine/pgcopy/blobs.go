@@ -93,7 +93,7 @@ func (l *loader) fillBlobs(ctx context.Context, c *backupset.Chunk) error {
 	if rows != c.Rows {
 		return fmt.Errorf("the server took %d pieces of %d", rows, c.Rows)
 	}
-	return l.stream.Exec(ctx, "write large objects", "SELECT lo_put(oid, at, data) FROM pg_temp.dbbackup_blobs WHERE data <> ''; DROP TABLE pg_temp.dbbackup_blobs")
+	return l.stream.Exec(ctx, "write large objects", "SELECT lo_put(oid, at, data) FROM pg_temp.dbbackup_blobs ; DROP TABLE pg_temp.dbbackup_blobs")
 }
 
 // blobOwner is one row of the chunk with the owners.

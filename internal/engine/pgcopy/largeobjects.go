@@ -16,7 +16,7 @@ import (
 // comment), and what they hold in streams of (oid, offset, bytes).
 const (
 	blobPiece = 1 << 20 // bytes of one row
-	blobBatch = 1000    // large objects in a chunk, at most
+	blobBatch = 1000    // large objects in a chunk, about
 )
 
 // largeObjects is what becomes of them.
@@ -33,10 +33,9 @@ func (b *largeObjects) contents() *backupset.LargeObjectChunks {
 	return &b.LargeObjectChunks
 }
 
-// planLargeObjects makes the jobs for them. Their sizes are not known: a chunk
-// has as many as blobBatch, or, of those that are large, parts of one.
+// planLargeObjects makes the jobs for them.
 func (c *capture) planLargeObjects(ctx context.Context) error {
-	batches, err := c.leader.LargeObjectBatches(ctx, blobBatch)
+	batches, err := c.leader.LargeObjectBatches(ctx, blobBatch, c.req.ChunkBytes)
 	if err != nil || len(batches) == 0 {
 		return err
 	}
@@ -101,14 +100,14 @@ func (w *worker) blobs(ctx context.Context, b pg.LargeObjectBatch, candidate *Fi
 }
 
 // blobsSQL is the statement that reads the large objects of a range. One that is
-// empty is one row.
+// empty has no rows.
 func blobsSQL(first, last uint32) string {
 	return fmt.Sprintf(`COPY (SELECT s.oid, g.at, lo_get(s.oid, g.at, %d)
 		FROM (SELECT o.oid, lo_lseek64(o.fd, 0, 2) AS size, o.fd
 		        FROM (SELECT m.oid, lo_open(m.oid, 262144) AS fd FROM pg_largeobject_metadata m
 		               WHERE m.oid >= %d AND m.oid <= %d OFFSET 0) o OFFSET 0) s
 		CROSS JOIN LATERAL (SELECT s.size + 0 * lo_close(s.fd) AS size OFFSET 0) z
-		CROSS JOIN LATERAL generate_series(0::bigint, greatest(z.size - 1, 0), %d) g(at)) TO STDOUT (FORMAT binary)`,
+		CROSS JOIN LATERAL generate_series(0::bigint, z.size - 1, %d) g(at)) TO STDOUT (FORMAT binary)`,
 		blobPiece, first, last, blobPiece)
 }
 
