@@ -174,6 +174,18 @@ func (p *Plan) temporaryName(s Step) string {
 	return fmt.Sprintf("dbbackup_restoring_%08x", h.Sum32())
 }
 
+// Temporary are the names that the plan's databases bear while they are filled.
+// What Execute does not bring to its place is left under one of them, or dropped.
+func (p *Plan) Temporary() []string {
+	var names []string
+	for _, s := range p.Steps {
+		if s.Action == Create || s.Action == Replace {
+			names = append(names, p.temporaryName(s))
+		}
+	}
+	return names
+}
+
 const unfinishedComment = "dbbackup: unfinished restore"
 
 // create makes the empty database under its temporary name. Until it is

@@ -32,6 +32,7 @@ type Options struct {
 	Jobs                 int
 	Replace              bool // --clean: existing databases may be replaced
 	Analyze              bool
+	Checked              bool  // the caller has just found every digest of the set good: it need not be read again
 	MaintenanceMemory    int64 // bytes for each session that builds indexes; 0: as the server is set
 
 	Now func() time.Time

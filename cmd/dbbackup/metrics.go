@@ -38,7 +38,7 @@ type metrics struct {
 
 	lastRun, exitStatus, duration, stored, peakRSS, childPeakRSS, omissions, storeReadable prometheus.Gauge
 
-	ok, size, storedOf, ratio, seconds, childRSS, lastSuccess *prometheus.GaugeVec
+	ok, size, storedOf, ratio, seconds, childRSS, lastSuccess, lastDrill *prometheus.GaugeVec
 }
 
 func newMetrics() *metrics {
@@ -68,6 +68,7 @@ func newMetrics() *metrics {
 	m.seconds = each("duration_seconds", "How long the last capture of the database took.")
 	m.childRSS = each("child_peak_rss_bytes", "Largest resident memory of pg_dump for the database.")
 	m.lastSuccess = each("last_success_timestamp_seconds", "When the newest complete set that holds the database was finished.")
+	m.lastDrill = each("last_drill_timestamp_seconds", "When a set that holds the database last passed verify --drill; absent: never.")
 	return m
 }
 
@@ -108,12 +109,22 @@ func (m *metrics) successes(ctx context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
+	drills, _, err := backupset.ReadDrills(ctx, place, "") // list says what is wrong with a record
+	if err != nil {
+		return err
+	}
+	drilled := map[string]time.Time{}
 	for _, e := range entries { // oldest first
 		if e.Status != backupset.StatusComplete {
 			continue
 		}
+		passed, ok := drills.LastOK(e.ID)
 		for _, name := range e.Databases {
 			m.lastSuccess.WithLabelValues(label(name)).Set(seconds(e.Finished))
+			if ok && passed.Finished().After(drilled[name]) {
+				drilled[name] = passed.Finished()
+				m.lastDrill.WithLabelValues(label(name)).Set(seconds(drilled[name]))
+			}
 		}
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 	"dbbackup/backup"
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/bytesize"
+	"dbbackup/internal/drill"
 	"dbbackup/internal/fault"
 	"dbbackup/internal/pgname"
 	"dbbackup/internal/store"
@@ -47,6 +48,7 @@ type listed struct {
 	Bytes     int64     `json:"stored_bytes"`
 	Omissions int       `json:"omissions"`
 	Failures  int       `json:"failures"`
+	Drilled   *drilled  `json:"drilled,omitempty"`
 }
 
 func (a *application) list(ctx context.Context, s *settings) error {
@@ -62,18 +64,23 @@ func (a *application) list(ctx context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
-	if s.Bool("json") {
-		return printListJSON(a.stdout, entries)
+	drills, err := a.readDrills(ctx, place, "")
+	if err != nil {
+		return err
 	}
-	return printList(a.stdout, entries)
+	if s.Bool("json") {
+		return printListJSON(a.stdout, entries, drills)
+	}
+	return printList(a.stdout, entries, drills)
 }
 
-func printListJSON(w io.Writer, entries []backupset.Entry) error {
+func printListJSON(w io.Writer, entries []backupset.Entry, drills backupset.Drills) error {
 	encoder := json.NewEncoder(w)
 	for _, e := range entries {
 		l := listed{
 			ID: e.ID, Status: string(e.Status), Reason: e.Reason, Kind: string(e.Kind), Started: e.Started, Finished: e.Finished,
 			Databases: e.Databases, Bytes: e.Bytes, Omissions: e.Omissions, Failures: len(e.Failures),
+			Drilled: lastDrill(drills, e.ID),
 		}
 		if err := encoder.Encode(l); err != nil {
 			return err
@@ -82,7 +89,7 @@ func printListJSON(w io.Writer, entries []backupset.Entry) error {
 	return nil
 }
 
-func printList(w io.Writer, entries []backupset.Entry) error {
+func printList(w io.Writer, entries []backupset.Entry, drills backupset.Drills) error {
 	if len(entries) == 0 {
 		_, err := fmt.Fprintln(w, "The store holds no backup set.")
 		return err
@@ -94,13 +101,13 @@ func printList(w io.Writer, entries []backupset.Entry) error {
 		if !e.Finished.IsZero() {
 			finished, databases = e.Finished.UTC().Format("2006-01-02 15:04:05"), fmt.Sprint(len(e.Databases))
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", e.ID, finished, databases, bytesize.Format(e.Bytes), state(e)) //nolint:errcheck // Flush reports
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", e.ID, finished, databases, bytesize.Format(e.Bytes), state(e, lastDrill(drills, e.ID))) //nolint:errcheck // Flush reports
 	}
 	return t.Flush()
 }
 
 // state is what an operator must know before relying on a set.
-func state(e backupset.Entry) string {
+func state(e backupset.Entry, last *drilled) string {
 	if e.Status != backupset.StatusComplete {
 		return fmt.Sprintf("%s: %s", strings.ToUpper(string(e.Status)), e.Reason)
 	}
@@ -115,8 +122,11 @@ func state(e backupset.Entry) string {
 	if e.Omissions > 0 {
 		notes = append(notes, plural(e.Omissions, "omission"))
 	}
-	if len(notes) == 0 {
-		return "ok"
+	if len(notes) == 0 && (last == nil || last.Result == backupset.DrillOK) {
+		notes = append(notes, "ok")
+	}
+	if last != nil {
+		notes = append(notes, last.String())
 	}
 	return strings.Join(notes, "; ")
 }
@@ -142,10 +152,25 @@ func (a *application) show(ctx context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
-	if s.Bool("json") {
-		return json.NewEncoder(a.stdout).Encode(set.Manifest())
+	drills, err := a.readDrills(ctx, place, set.ID())
+	if err != nil {
+		return err
 	}
-	return printSet(a.stdout, set.Manifest())
+	last := lastDrill(drills, set.ID())
+	if s.Bool("json") {
+		return json.NewEncoder(a.stdout).Encode(shownSet{set.Manifest(), last})
+	}
+	if err := printSet(a.stdout, set.Manifest()); err != nil || last == nil {
+		return err
+	}
+	_, err = fmt.Fprintf(a.stdout, "\n%s\n", last)
+	return err
+}
+
+// shownSet is what show prints: the manifest, and the newest drill beside it.
+type shownSet struct {
+	*backupset.Manifest
+	Drilled *drilled `json:"drilled,omitempty"`
 }
 
 func printSet(w io.Writer, m *backupset.Manifest) error {
@@ -202,10 +227,12 @@ func printDatabase(p *printer, d *backupset.Database) {
 // verifiedJSON is the result of verify.
 type verifiedJSON struct {
 	Set      string        `json:"set"`
-	Result   string        `json:"result"` // ok or damaged
+	Result   string        `json:"result"`          // ok or damaged; with --drill also not restorable, or not drilled
+	Error    string        `json:"error,omitempty"` // of the drill
 	Quick    bool          `json:"quick"`
 	Seconds  float64       `json:"seconds"`
 	Problems []problemJSON `json:"problems"`
+	Drill    *drillJSON    `json:"drill,omitempty"`
 }
 
 type problemJSON struct {
@@ -219,22 +246,41 @@ func (a *application) verify(ctx context.Context, s *settings) error {
 	if err := wantArgs(s.Context, 0, 1); err != nil {
 		return err
 	}
+	if err := s.refuseDrillFlags(); err != nil {
+		return err
+	}
 	began := time.Now()
 	place, err := s.openStore(false)
 	if err != nil {
 		return err
 	}
-	defer place.Close() //nolint:errcheck // only read
+	defer place.Close() //nolint:errcheck // only a drill writes, and its record is durable by then
 	set, err := a.openSet(ctx, place, cmp.Or(s.Args().First(), backupset.Latest), backupset.Want{})
 	if err != nil {
 		return err
 	}
-	problems, err := verify.Set(ctx, set, verify.Options{Quick: s.Bool("quick"), Search: s.search(), Env: a.env, Report: a.log})
-	a.log.close()
+	var drilling *drill.Options
+	if s.Bool("drill") { // what it lacks is said before hours of reading
+		if drilling, err = a.drillOptions(ctx, s, set); err != nil {
+			return err
+		}
+	}
+	result, err := a.readSet(ctx, s, set)
 	if err != nil {
 		return err
 	}
-	result := verifiedJSON{Set: set.ID(), Result: "ok", Quick: s.Bool("quick"), Seconds: time.Since(began).Seconds(), Problems: []problemJSON{}}
+	result.Seconds = time.Since(began).Seconds()
+	if result.Result != "ok" || drilling == nil {
+		return a.endVerify(s, set, result)
+	}
+	return a.drill(ctx, s, place, result, *drilling)
+}
+
+// readSet verifies a set by reading it.
+func (a *application) readSet(ctx context.Context, s *settings, set *backupset.Set) (verifiedJSON, error) {
+	problems, err := verify.Set(ctx, set, verify.Options{Quick: s.Bool("quick"), Search: s.search(), Env: a.env, Report: a.log})
+	a.log.close()
+	result := verifiedJSON{Set: set.ID(), Result: "ok", Quick: s.Bool("quick"), Problems: []problemJSON{}}
 	for _, p := range problems {
 		severity := "warning"
 		if p.Severity == backupset.Damage {
@@ -242,6 +288,10 @@ func (a *application) verify(ctx context.Context, s *settings) error {
 		}
 		result.Problems = append(result.Problems, problemJSON{severity, p.Database, p.Object, p.Text})
 	}
+	return result, err
+}
+
+func (a *application) endVerify(s *settings, set *backupset.Set, result verifiedJSON) error {
 	if err := a.printVerified(s, set, result); err != nil {
 		return err
 	}
