@@ -216,12 +216,29 @@ func printDatabase(p *printer, d *backupset.Database) {
 	p.labelled("", "%s, %s, %s; snapshot at %s, xmin %d, xmax %d", plural(int(d.Tables), "table"), rows,
 		plural(int(d.LargeObjects), "large object"), d.Snapshot.LSN, d.Snapshot.XMin, d.Snapshot.XMax)
 	p.labelled("", "owner %s, %s, %s %s/%s, %s %s", pgname.Printable(d.Owner), d.Encoding, d.LocaleProvider, d.Collate, d.CType, d.DumpTool.Name, d.DumpTool.Version)
+	printChunks(p, d.Chunks)
 	switch {
 	case d.Selection.Chosen():
 		p.labelled("", "PART of the database: the data of %s", plural(len(d.Selection.Selected), "table"))
 	case d.Selection != nil:
 		p.labelled("", "WITHOUT the data of %s", strings.Join(append(append([]string{}, d.Selection.ExcludeTables...), d.Selection.ExcludeSchemas...), ", "))
 	}
+}
+
+// printChunks says what the native engine read, and what it found unchanged.
+func printChunks(p *printer, c *backupset.Chunks) {
+	if c == nil {
+		return
+	}
+	text := fmt.Sprintf("%s with %s, counted", plural(int(c.Count), "chunk"), plural(int(c.Rows), "row"))
+	if c.Reused > 0 {
+		from := "this run's interrupted beginning"
+		if len(c.From) > 0 {
+			from = strings.Join(c.From, ", ")
+		}
+		text += fmt.Sprintf("; %d of them (%s) were proven unchanged and not read again, from %s", c.Reused, bytesize.Format(c.ReusedBytes), from)
+	}
+	p.labelled("", "%s", text)
 }
 
 // verifiedJSON is the result of verify.

@@ -34,15 +34,16 @@ type summary struct {
 }
 
 type databaseSummary struct {
-	Name        string  `json:"name"`
-	Bytes       int64   `json:"database_bytes,omitempty"`
-	Mode        string  `json:"mode,omitempty"`
-	StoredBytes int64   `json:"stored_bytes,omitempty"`
-	Ratio       float64 `json:"compression_ratio,omitempty"`
-	Seconds     float64 `json:"seconds,omitempty"`
-	PeakRSS     int64   `json:"child_peak_rss_bytes,omitempty"`
-	Result      string  `json:"result"` // ok or failed
-	Error       string  `json:"error,omitempty"`
+	Name        string            `json:"name"`
+	Bytes       int64             `json:"database_bytes,omitempty"`
+	Mode        string            `json:"mode,omitempty"`
+	StoredBytes int64             `json:"stored_bytes,omitempty"`
+	Ratio       float64           `json:"compression_ratio,omitempty"`
+	Seconds     float64           `json:"seconds,omitempty"`
+	Chunks      *backupset.Chunks `json:"chunks,omitempty"` // chunked mode
+	PeakRSS     int64             `json:"child_peak_rss_bytes,omitempty"`
+	Result      string            `json:"result"` // ok or failed
+	Error       string            `json:"error,omitempty"`
 }
 
 func summarize(s *settings, r backup.Result, err error, began time.Time) summary {
@@ -75,7 +76,7 @@ func summarizeDatabase(o backup.Outcome) databaseSummary {
 	d := o.Captured
 	return databaseSummary{
 		Name: d.Name, Bytes: d.DatabaseBytes, Mode: string(d.Mode), StoredBytes: d.StoredBytes, Ratio: d.CompressionRatio,
-		Seconds: d.Resources.Seconds, PeakRSS: d.Resources.ChildPeakRSSBytes, Result: "ok",
+		Seconds: d.Resources.Seconds, PeakRSS: d.Resources.ChildPeakRSSBytes, Chunks: d.Chunks, Result: "ok",
 	}
 }
 
@@ -117,6 +118,14 @@ func (sum summary) printEnd(w io.Writer) error {
 	}
 	if _, err := fmt.Fprintf(w, "\nBackup set %s: %s in %s\n", sum.Set, bytesize.Format(sum.Stored), shortTime(sum.Seconds)); err != nil {
 		return err
+	}
+	for _, d := range sum.Databases {
+		if c := d.Chunks; c != nil && c.Reused > 0 {
+			if _, err := fmt.Fprintf(w, "%s: %d of %s proven unchanged (%s)\n", pgname.Printable(d.Name), c.Reused,
+				plural(int(c.Count), "chunk"), bytesize.Format(c.ReusedBytes)); err != nil {
+				return err
+			}
+		}
 	}
 	return printOmissions(w, sum.Omissions)
 }
