@@ -24,12 +24,14 @@ commands=(
     "gcc build-essential" # the race detector links with it
     "git git"
     "gzip gzip"
+    "jq jq" # restore-chunked.sh reads contents.json with it
     "make make"
     "pgbouncer pgbouncer"
     "psql postgresql-client"
     "sha256sum coreutils"
     "shellcheck shellcheck"
     "strace strace"
+    "zstd zstd"
 )
 
 say() { printf 'bootstrap: %s\n' "$*"; }

@@ -42,6 +42,10 @@ func TestT66ZooReturnsEqual(t *testing.T) {
 // docs/runbook-without-the-tool.md says.
 func restoreByHand(t *testing.T, target *pgtest.Cluster, set, mode string) {
 	t.Helper()
+	chunked, err := filepath.Abs("../../scripts/restore-chunked.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, script := range []string{
 		"test -e manifest.json && sha256sum -c --quiet SHA256SUMS",
 		"psql -X -q -d postgres -f globals.sql",
@@ -49,6 +53,7 @@ func restoreByHand(t *testing.T, target *pgtest.Cluster, set, mode string) {
 		map[string]string{
 			"custom":    "pg_restore --exit-on-error -j 2 -d zoo databases/zoo.dump",
 			"directory": "pg_restore --exit-on-error -j 2 -d zoo databases/zoo.dir",
+			"chunked":   chunked + " . zoo zoo",
 			"plain": `gunzip -c databases/zoo.sql.gz | tail -n 8 | grep -q -- '-- PostgreSQL database dump complete'
 				gunzip -c databases/zoo.sql.gz | psql -X -q -o /dev/null -v ON_ERROR_STOP=1 -d zoo`,
 		}[mode],

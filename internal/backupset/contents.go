@@ -111,7 +111,7 @@ type Piece struct {
 type SequenceValue struct {
 	Schema string `json:"schema"`
 	Name   string `json:"name"`
-	Last   int64  `json:"last"`
+	Last   int64  `json:"last,string"` // a string, because it may exceed what a JSON number holds for every reader
 	Called bool   `json:"called"`
 }
 
