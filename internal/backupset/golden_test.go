@@ -66,3 +66,37 @@ func TestSha256sumReadsOurSums(t *testing.T) {
 		t.Error("sha256sum accepts a changed file")
 	}
 }
+
+// TestGoldenV2 holds for ever, too: a chunked database, and an incremental set
+// that refers to it.
+func TestGoldenV2(t *testing.T) {
+	st, err := dir.Open("testdata/golden-v2", false)
+	must(t, err)
+	defer st.Close()
+	entries, err := List(t.Context(), st)
+	must(t, err)
+	if len(entries) != 2 {
+		t.Fatalf("%d golden sets", len(entries))
+	}
+	for i, e := range entries {
+		if e.Status != StatusComplete || len(e.Problems) != 0 {
+			t.Errorf("%s is %s: %s %v", e.ID, e.Status, e.Reason, e.Problems)
+		}
+		set := mustOpen(t, st, e.ID)
+		if problems := set.CheckDigests(t.Context(), nil); len(problems) != 0 {
+			t.Errorf("%s: %v", e.ID, problems)
+		}
+		m := set.Manifest()
+		if got, want := len(m.References), []int{0, 2}[i]; m.Format != 2 || got != want {
+			t.Errorf("%s: format %d with %d references, want 2 with %d", e.ID, m.Format, got, want)
+		}
+		c, err := set.Contents(t.Context(), &m.Databases[0])
+		must(t, err)
+		if got, want := c.Tables[0].Rows, int64(50+i); c.Tables[0].Name != "notes" || got != want {
+			t.Errorf("%s: table %s has %d rows, want %d", e.ID, c.Tables[0].Name, got, want)
+		}
+		if s := c.Sequences[0]; s.Last != 9007199254740993 || !s.Called {
+			t.Errorf("%s: sequence %+v", e.ID, s)
+		}
+	}
+}
