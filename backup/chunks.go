@@ -70,7 +70,7 @@ func (r *run) captureChunks(ctx context.Context, p plan, task report.Task) func(
 			Captured: pgdump.Captured{
 				Dump: c.Dump, DumpBytes: c.RawBytes, StoredBytes: c.StoredBytes, Snapshot: c.Snapshot, Usage: c.Usage,
 			},
-			chunks: &c.Chunks, timeline: c.Timeline, references: c.References,
+			chunks: &c.Chunks, timeline: c.Timeline, references: c.References, referredBytes: c.ReferredBytes,
 		}, nil
 	}
 }
@@ -185,17 +185,17 @@ func (r *run) reopen(ctx context.Context) (err error) {
 	return r.set.DiscardRest(ctx)
 }
 
-// dropSuperseded removes unfinished sets that are older than the one that was
-// just committed: nobody would go on with them now.
+// dropSuperseded removes what interrupted runs left that were asked for the same
+// as the run that has just succeeded: nobody would go on with them now.
 func (r *run) dropSuperseded(ctx context.Context) error {
 	resumable, err := backupset.Resumable(ctx, r.o.Store)
 	if err != nil {
 		return err
 	}
-	mine := backupset.Prefix(r.set.ID())
 	for _, id := range resumable {
-		if backupset.Prefix(id) != mine {
-			continue
+		former, err := askedFor(ctx, r.o.Store, id)
+		if err != nil || !former.supersededBy(r.o) {
+			continue // gc removes what nobody understands
 		}
 		if err := backupset.RemoveUnfinished(ctx, r.o.Store, id); err != nil {
 			return err

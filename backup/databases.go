@@ -68,7 +68,7 @@ func (r *run) captureAndDescribe(ctx context.Context, p plan, task report.Task) 
 	if err != nil {
 		return nil, err
 	}
-	task.Progress(captured.StoredBytes + captured.reusedBytes())
+	task.Progress(captured.StoredBytes + captured.referredBytes)
 	d := r.describe(p, captured)
 	r.refer(captured.references)
 	d.Started, d.Finished, d.Attempts = began.UTC(), r.o.Now().UTC(), attempts
@@ -105,16 +105,10 @@ func (r *run) attempts(ctx context.Context, p plan, task report.Task) (captured,
 // captured is a finished capture of either engine.
 type captured struct {
 	pgdump.Captured
-	chunks     *backupset.Chunks
-	timeline   int64
-	references []backupset.Reference
-}
-
-func (c captured) reusedBytes() int64 {
-	if c.chunks == nil {
-		return 0
-	}
-	return c.chunks.ReusedBytes
+	chunks        *backupset.Chunks
+	timeline      int64
+	references    []backupset.Reference
+	referredBytes int64 // that older sets store
 }
 
 // captureOnce returns the function for one attempt at a database.
@@ -165,7 +159,7 @@ func (r *run) describe(p plan, c captured) *backupset.Database {
 		DatabaseBytes: d.Bytes, Tables: int64(p.tables), LargeObjects: inv.LargeObjects,
 		LargeObjectBytes: inv.LargeObjectBytes, EstimatedRows: inv.EstimatedRows,
 		DumpBytes: c.DumpBytes, StoredBytes: c.StoredBytes,
-		Compression: p.compression(), CompressionRatio: ratio(c.StoredBytes+c.reusedBytes(), d.Bytes),
+		Compression: p.compression(), CompressionRatio: ratio(c.StoredBytes+c.referredBytes, d.Bytes),
 		DumpTool: backupset.Tool{Name: "pg_dump", Version: r.tools.Version.String()},
 	}
 }

@@ -43,17 +43,9 @@ func Resuming(ctx context.Context, o Options) (Options, error) {
 	if err != nil {
 		return o, err
 	}
-	set, err := backupset.Reopen(ctx, o.Store, id)
+	a, err := askedFor(ctx, o.Store, id)
 	if err != nil {
 		return o, err
-	}
-	text, err := set.Scratch(ctx, backupset.RunName)
-	if err != nil {
-		return o, err
-	}
-	var a asked
-	if err := json.Unmarshal(text, &a); err != nil {
-		return o, fault.New(fault.Integrity, "back up again", "unfinished set %s: object %s: %w", id, backupset.RunName, err)
 	}
 	o.Resume, o.Kind, o.Database, o.Exclude, o.Incremental = id, a.Kind, a.Database, a.Exclude, a.Incremental
 	o.Tables, o.Schemas, o.ExcludeTables, o.ExcludeSchemas = a.Tables, a.Schemas, a.ExcludeTables, a.ExcludeSchemas
@@ -61,6 +53,33 @@ func Resuming(ctx context.Context, o Options) (Options, error) {
 	return o, nil
 }
 
+// askedFor reads what the run of an unfinished set was asked for. The error says
+// why what is none cannot be gone on with.
+func askedFor(ctx context.Context, place Place, id string) (a asked, err error) {
+	set, err := backupset.Reopen(ctx, place, id)
+	if err != nil {
+		return a, err
+	}
+	text, err := set.Scratch(ctx, backupset.RunName)
+	if err != nil {
+		return a, err
+	}
+	if err := json.Unmarshal(text, &a); err != nil {
+		return a, fault.New(fault.Integrity, "back up again", "unfinished set %s: object %s: %w", id, backupset.RunName, err)
+	}
+	return a, nil
+}
+
+// supersededBy reports whether a set of other options holds all that was asked for.
+func (a asked) supersededBy(o Options) bool {
+	whole := len(o.Exclude)+len(o.Tables)+len(o.Schemas)+len(o.ExcludeTables)+len(o.ExcludeSchemas) == 0
+	same := slices.Equal(a.Exclude, o.Exclude) && slices.Equal(a.Tables, o.Tables) && slices.Equal(a.Schemas, o.Schemas) &&
+		slices.Equal(a.ExcludeTables, o.ExcludeTables) && slices.Equal(a.ExcludeSchemas, o.ExcludeSchemas)
+	return a.Kind == o.Kind && a.Database == o.Database && (whole || same)
+}
+
+// chooseResumable finds the set that is meant. What could be one, and is none of
+// ids, is returned as it is.
 func chooseResumable(ids []string, ref string) (string, error) {
 	const hint = "list shows what is in the store; only runs of the native engine can be gone on with"
 	if ref == backupset.Latest {
@@ -82,6 +101,9 @@ func chooseResumable(ids []string, ref string) (string, error) {
 	case 1:
 		return matches[0], nil
 	case 0:
+		if backupset.CheckID(ref) == nil {
+			return ref, nil
+		}
 		return "", fault.New(fault.NotFound, hint, "there is no interrupted backup %q", ref)
 	}
 	return "", fault.New(fault.Usage, "give more of the id", "%q is the beginning of %s", ref, fmt.Sprint(matches))

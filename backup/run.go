@@ -180,10 +180,13 @@ func (r *run) openSet(ctx context.Context) error {
 		return nil
 	}
 	text, err := r.o.asked()
-	if err != nil {
-		return err
+	if err == nil {
+		err = r.set.WriteScratch(ctx, backupset.RunName, text)
 	}
-	return r.set.WriteScratch(ctx, backupset.RunName, text)
+	if err != nil {
+		return errors.Join(err, r.abandon(ctx))
+	}
+	return nil
 }
 
 func (r *run) serverFacts() backupset.Server {
@@ -215,17 +218,20 @@ func (r *run) finish(ctx context.Context, globalsErr error, outcomes []Outcome) 
 		return result, errors.Join(failure, err, r.stop(ctx))
 	}
 	result.ID, result.Manifest = r.set.ID(), r.manifest
-	return result, errors.Join(failure, r.dropSuperseded(ctx))
+	if failure != nil {
+		return result, failure
+	}
+	return result, r.dropSuperseded(ctx)
 }
 
 // stop ends a run without a set. What the native engine has captured stays, for
 // `resume`; anything else is removed.
 func (r *run) stop(ctx context.Context) error {
-	if r.chunked() && len(r.set.Committed("databases")) > 0 {
+	if r.set.Journaled() {
 		if err := r.set.Suspend(); err != nil {
 			return err
 		}
-		return fault.New(fault.Failed, "dbbackup resume "+r.set.ID(), "what was captured so far is kept as unfinished set %s", r.set.ID())
+		return fault.Keeping("dbbackup resume "+r.set.ID(), "what was captured so far is kept as unfinished set "+r.set.ID())
 	}
 	return r.abandon(ctx)
 }

@@ -147,6 +147,10 @@ func (a *application) printError(err error) {
 	var bySignal *signalError
 	if errors.As(err, &bySignal) { // what broke off because of it says nothing new
 		text, hints = bySignal.Error(), nil
+		var kept *fault.Kept
+		if errors.As(err, &kept) {
+			text, hints = text+"\n"+kept.What, []string{kept.How}
+		}
 	}
 	if a.logsJSON() {
 		a.printErrorJSON(text, exitCode(err), hints)

@@ -120,6 +120,9 @@ func TestT36FlippedByteSweep(t *testing.T) {
 			if mode == "custom" && !named["databases/"+db+".dump"] {
 				t.Error("no flip in the archive named a table")
 			}
+			if mode == "chunked" && !named["databases/"+db+".chunks/000001.copy.zst"] {
+				t.Error("no flip in the chunks named a table")
+			}
 			if mode == "directory" && countTrue(named) < 2 {
 				t.Errorf("files whose damage named a table: %v", named)
 			}
@@ -215,7 +218,7 @@ func TestT38LostObject(t *testing.T) {
 // lostObject chooses a file with data of database one.
 func lostObject(t testing.TB, databases string) string {
 	t.Helper()
-	for _, pattern := range []string{"one.dump", "one.sql.gz", "one.dir/*.dat.gz"} {
+	for _, pattern := range []string{"one.dump", "one.sql.gz", "one.dir/*.dat.gz", "one.chunks/*.copy.zst"} {
 		if found, _ := filepath.Glob(filepath.Join(databases, pattern)); len(found) > 0 {
 			name, _ := filepath.Rel(filepath.Dir(databases), found[0])
 			return name
@@ -399,7 +402,7 @@ func TestT98HostileFiles(t *testing.T) {
 		db := smallDatabase(t, c)
 		store, id := makeSet(t, c, db, mode)
 		set, outside := filepath.Join(store, id), t.TempDir()
-		target := "databases/" + db + map[string]string{"custom": ".dump", "plain": ".sql.gz", "directory": ".dir/toc.dat"}[mode]
+		target := "databases/" + db + map[string]string{"custom": ".dump", "plain": ".sql.gz", "directory": ".dir/toc.dat", "chunked": ".chunks/000001.copy.zst"}[mode]
 		for name, put := range map[string]func(path, moved string) error{
 			"link to the file": func(path, moved string) error { return os.Symlink(moved, path) },
 			"link in a circle": func(path, _ string) error { return os.Symlink(path, path) },

@@ -125,7 +125,7 @@ func TestT55HeldTableFailsAfterTheLockTimeout(t *testing.T) {
 		if took := time.Since(began); took > 25*time.Second {
 			t.Errorf("the run took %s", took)
 		}
-		wantEmpty(t, store)
+		wantNoSet(t, store, mode)
 		wantNoTrace(t, c, db, mark)
 	})
 }

@@ -48,8 +48,8 @@ func TestT13FullStore(t *testing.T) {
 		db := bulkDatabase(t, c)
 		path := newTmpfs(t, "size=2m")
 		args := []string{"backup", "single", db, "--store", path, "--mode", mode, "--compression", "1"}
-		dbbackup(t, c.Env(), args...).want(t, exitFailed, "the store is full", "the dump needs about", "bytes are free", "hint: free space")
-		wantEmpty(t, path)
+		dbbackup(t, c.Env(), args...).want(t, exitFailed, "the store is full", "needs about", "bytes are free", "hint: free space")
+		wantNoSet(t, path, mode)
 		remount(t, path, 0, "size=64m")
 		dbbackup(t, c.Env(), args...).want(t, exitOK)
 		wantSound(t, path, 1)
@@ -99,7 +99,7 @@ func TestT19FileSizeLimit(t *testing.T) {
 		if !strings.Contains(strings.ToLower(got.stderr), "file too large") {
 			t.Error("the reason is not named")
 		}
-		wantEmpty(t, path)
+		wantNoSet(t, path, mode)
 		wantNoTrace(t, c, db, mark)
 	})
 }

@@ -15,7 +15,7 @@ import (
 // some; DBBACKUP_TEST_FULL_SWEEP=1 tries every one.
 func TestT09CrashPointSweep(t *testing.T) {
 	c := shared.Cluster(t)
-	for _, mode := range []string{"custom", "plain"} {
+	for _, mode := range []string{"custom", "plain", "chunked"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			db := smallDatabase(t, c)
@@ -46,8 +46,11 @@ func TestT09CrashPointSweep(t *testing.T) {
 // the set exist comes last, and is the same in every mode.
 func nextPoint(n, total int, mode string) int {
 	spread, last := 6, 14
-	if mode == "plain" {
+	switch mode {
+	case "plain":
 		spread, last = 10, 2
+	case "chunked":
+		spread, last = 6, 7 // what it leaves to go on with is deleted last
 	}
 	if os.Getenv("DBBACKUP_TEST_FULL_SWEEP") != "" || n >= total-last {
 		return n + 1
@@ -56,10 +59,10 @@ func nextPoint(n, total int, mode string) int {
 }
 
 // wantAfterCrash checks what a killed run left: what is listed as complete is
-// sound, the same run works, and after gc nothing but complete sets is there.
+// sound, what can be gone on with is, or else the same run works, and after gc nothing but complete sets is there.
 func wantAfterCrash(t *testing.T, c *pgtest.Cluster, args []string, store string) {
 	t.Helper()
-	complete := 0
+	complete, again := 0, append(args, store)
 	if _, err := os.Stat(store); err == nil {
 		for _, set := range listing(t, store) {
 			switch set.Status {
@@ -67,12 +70,15 @@ func wantAfterCrash(t *testing.T, c *pgtest.Cluster, args []string, store string
 				complete++
 				inProcess(t, nil, "verify", set.ID, "--store", store).want(t, exitOK)
 			case "unfinished":
+				if strings.Contains(set.Reason, "dbbackup resume") {
+					again = []string{"resume", set.ID, "--store", store}
+				}
 			default:
 				t.Errorf("%s is %s: %s", set.ID, set.Status, set.Reason)
 			}
 		}
 	}
-	inProcess(t, c, append(args, store)...).want(t, exitOK)
+	inProcess(t, c, again...).want(t, exitOK)
 	inProcess(t, nil, "gc", "--store", store).want(t, exitOK)
 	wantSound(t, store, complete+1)
 	for _, name := range filesOf(t, store) {
@@ -90,6 +96,8 @@ func TestT15FailedSyncIsFinal(t *testing.T) {
 		{"staged folder", "directory", unix.SYS_FSYNC, "toc.dat$"},
 		{"compressed dump", "plain", unix.SYS_FSYNC, ".sql.gz.partial-"},
 		{"small object", "custom", unix.SYS_FSYNC, ".properties.json.partial-"},
+		{"chunk", "chunked", unix.SYS_FSYNC, ".copy.zst.partial-"},
+		{"what can be gone on with", "chunked", unix.SYS_FSYNC, "/journal/.000001.json.partial-"},
 		{"digests", "custom", unix.SYS_FSYNC, ".SHA256SUMS.partial-"},
 		{"manifest", "custom", unix.SYS_FSYNC, ".manifest.json.partial-"},
 		{"folder", "custom", unix.SYS_FSYNC, "/databases$"},
@@ -101,6 +109,10 @@ func TestT15FailedSyncIsFinal(t *testing.T) {
 func TestT16FailedStepIsFinal(t *testing.T) {
 	testFailingCalls(t, []failingCall{
 		{"write of a dump", "plain", unix.SYS_WRITE, ".sql.gz.partial-"},
+		{"write of a chunk", "chunked", unix.SYS_WRITE, ".copy.zst.partial-"},
+		{"write of the contents", "chunked", unix.SYS_WRITE, ".contents.json.partial-"},
+		{"rename of a chunk", "chunked", unix.SYS_RENAMEAT2, ".copy.zst$"},
+		{"rename of what was asked for", "chunked", unix.SYS_RENAMEAT2, "/run.json$"},
 		{"write of an object", "custom", unix.SYS_WRITE, ".properties.json.partial-"},
 		{"write of the manifest", "custom", unix.SYS_WRITE, ".manifest.json.partial-"},
 		{"close of a dump", "plain", unix.SYS_CLOSE, ".sql.gz.partial-"},
@@ -136,7 +148,7 @@ func testFailingCalls(t *testing.T, cases []failingCall) {
 					t.Fatalf("the fault did not fire\n%s", got.stderr)
 				}
 				got.want(t, exitFailed, "input/output error", "hint: the device reported an I/O error")
-				wantEmpty(t, store)
+				wantNoSet(t, store, tc.mode)
 				inProcess(t, c, args...).want(t, exitOK)
 				wantSound(t, store, 1)
 			})

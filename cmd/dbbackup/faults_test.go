@@ -16,7 +16,9 @@ import (
 )
 
 // eachMode runs a test in every mode, side by side.
-func eachMode(t *testing.T, test func(t *testing.T, mode string)) {
+func eachMode(t *testing.T, test func(t *testing.T, mode string)) { eachOf(t, modes, test) }
+
+func eachOf(t *testing.T, modes []string, test func(t *testing.T, mode string)) {
 	for _, mode := range modes {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
@@ -136,6 +138,17 @@ func wantEmpty(t testing.TB, store string) {
 	if left := filesOf(t, store); len(left) != 0 {
 		t.Errorf("left in the store: %q", left)
 	}
+}
+
+// wantNoSet checks that a failed run left no set: nothing at all, or of the native
+// engine what can be gone on with, until gc removes it.
+func wantNoSet(t testing.TB, store, mode string) {
+	t.Helper()
+	if mode == "chunked" && len(filesOf(t, store)) > 0 {
+		wantUnfinished(t, store)
+		inProcess(t, nil, "gc", "--store", store).want(t, exitOK)
+	}
+	wantEmpty(t, store)
 }
 
 // wantSound checks that all sets of a store are complete and pass verify, and

@@ -139,8 +139,12 @@ func (r result) decode(t testing.TB, into any) {
 	}
 }
 
-// modes are those that a database can be captured in.
-var modes = []string{"custom", "plain", "directory", "chunked"}
+// modes are those that a database can be captured in; in all but the last one
+// pg_dump writes the rows.
+var (
+	modes     = []string{"custom", "plain", "directory", "chunked"}
+	dumpModes = modes[:3]
+)
 
 // newStore returns the path of a store that a backup will make.
 func newStore(t testing.TB) string {

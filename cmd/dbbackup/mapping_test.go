@@ -53,7 +53,7 @@ func TestT72MappedRolesAndPlaces(t *testing.T) {
 	rolesAndPlaces(t, source)
 	makeTablespace(t, target, "slow")
 	target.Exec(t, "postgres", `CREATE ROLE owner_b; CREATE ROLE "reader b"; CREATE ROLE grantor_b`)
-	for _, mode := range []string{"custom", "directory"} {
+	for _, mode := range []string{"custom", "directory", "chunked"} {
 		store := captured(t, source, "app", "--mode", mode)
 		dbbackup(t, target.Env(), restoring(store, "app", "--target-db", mode, "--map-role", "owner_a=owner_b", "--map-role", "reader_a=reader b",
 			"--map-role", "grantor_a=grantor_b", "--map-tablespace", "fast=slow")...).must(t, exitOK)

@@ -95,7 +95,7 @@ func restoredResult(t testing.TB, r result) restoredDatabase {
 func TestT73T76RefusedObjectsAreNamedAndTheRestIsKept(t *testing.T) {
 	c := shared.Cluster(t)
 	db := refusedDatabase(t, c)
-	for _, mode := range []string{"custom", "directory"} {
+	for _, mode := range []string{"custom", "directory", "chunked"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			store, to := captured(t, c, db, "--mode", mode), free(t, c)
@@ -299,7 +299,7 @@ func TestSchemaOnly(t *testing.T) {
 	c := shared.Cluster(t)
 	db := smallDatabase(t, c)
 	c.Exec(t, db, "CREATE INDEX ON accounts(word); CREATE VIEW words AS SELECT word FROM accounts")
-	for _, mode := range []string{"custom", "directory"} {
+	for _, mode := range []string{"custom", "directory", "chunked"} {
 		store, to := captured(t, c, db, "--mode", mode), free(t, c)
 		dbbackup(t, c.Env(), restoring(store, db, "--target-db", to, "--schema-only")...).must(t, exitOK)
 		if got := c.QueryString(t, to, "SELECT count(*) FROM words"); got != "0" {

@@ -196,7 +196,7 @@ func TestSelectedTablesComeWithWhatTheyNeed(t *testing.T) {
 		{"partition leaf", []string{"--table", "app.log_1"}, []string{"log_1 2"}, `SELECT count(*) = 2 FROM app.log`},
 		{"schema", []string{"--schema", "app"}, []string{"item 3", "log_1 2", "log_2 1", "sale 2"}, `SELECT to_regclass('other') IS NULL`},
 	}
-	for _, mode := range []string{"custom", "directory"} {
+	for _, mode := range []string{"custom", "directory", "chunked"} {
 		store := captured(t, c, db, "--mode", mode)
 		for i, tt := range tests {
 			if mode == "directory" && i%3 != 1 {

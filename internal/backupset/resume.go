@@ -169,6 +169,19 @@ func (w *Writer) DiscardRest(ctx context.Context) error {
 	return nil
 }
 
+// Journaled reports whether there is something to go on with: a chunk that is
+// finished, and written down as such.
+func (w *Writer) Journaled() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for name := range w.scratch {
+		if isJournal(name) {
+			return true
+		}
+	}
+	return false
+}
+
 // Suspend ends the writing and leaves what is durable for Reopen. Every object
 // and stage must have ended.
 func (w *Writer) Suspend() error {
@@ -221,9 +234,9 @@ func Tidy(ctx context.Context, st store.Store) ([]string, error) {
 // JournalFolder is the folder, at any depth, whose objects are scratch objects.
 const JournalFolder = "journal"
 
-func isScratch(name string) bool {
-	return name == RunName || strings.Contains(name, "/"+JournalFolder+"/")
-}
+func isScratch(name string) bool { return name == RunName || isJournal(name) }
+
+func isJournal(name string) bool { return strings.Contains(name, "/"+JournalFolder+"/") }
 
 // Resumable returns the ids of unfinished sets that can be gone on with, oldest first.
 func Resumable(ctx context.Context, st store.Store) ([]string, error) {

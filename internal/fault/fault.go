@@ -49,6 +49,17 @@ func New(kind Kind, hint, format string, args ...any) error {
 	return &Error{Kind: kind, Hint: hint, Err: fmt.Errorf(format, args...)}
 }
 
+// Kept says what an interrupted run leaves to go on with, and How. It is said also
+// where nothing else of the interruption is.
+type Kept struct{ What, How string }
+
+func (k *Kept) Error() string { return k.What }
+
+// Keeping returns a Kept whose hint is how to go on.
+func Keeping(how, what string) error {
+	return New(Failed, how, "%w", &Kept{What: what, How: how})
+}
+
 // KindOf returns the kind of the outermost Error in err's tree that is not
 // Failed, and Failed where there is none.
 func KindOf(err error) Kind {

@@ -40,8 +40,12 @@ func (s *Stream) CopyOut(ctx context.Context, step, sql string, receiver CopyRec
 	if err != nil {
 		return 0, s.fail(step, err)
 	}
-	release := endOnDone(ctx, hijacked.Conn)
-	reader := &copyReader{in: hijacked.Conn, buffer: make([]byte, copyBuffer), receiver: receiver}
+	conn, err := hijacked.Conn.(*turn).end() //nolint:forcetypeassert // ConnectStream and the end of this made it one
+	if err != nil {
+		return 0, s.fail(step, err)
+	}
+	release := endOnDone(ctx, conn)
+	reader := &copyReader{in: conn, buffer: make([]byte, copyBuffer), receiver: receiver}
 	rows, err := reader.run(sql)
 	interrupted := release()
 	if interrupted {
@@ -49,14 +53,14 @@ func (s *Stream) CopyOut(ctx context.Context, step, sql string, receiver CopyRec
 	}
 	if !reader.idle {
 		err = errors.Join(err, net.ErrClosed)
-		_ = hijacked.Conn.Close() // mid-stream it is good for nothing
+		_ = conn.Close() // mid-stream it is good for nothing
 		s.lost = err
 		if interrupted {
 			return 0, context.Cause(ctx)
 		}
 		return 0, wrapCopy(step, reader.refused, err)
 	}
-	hijacked.TxStatus = reader.txStatus
+	hijacked.Conn, hijacked.TxStatus = &turn{Conn: conn}, reader.txStatus
 	c, constructErr := pgconn.Construct(hijacked)
 	if constructErr != nil {
 		s.lost = constructErr
@@ -81,7 +85,6 @@ func wrapCopy(step string, receiver, err error) error {
 // endOnDone makes reads and writes of conn fail when ctx ends. The returned
 // function undoes that and reports whether it came to it.
 func endOnDone(ctx context.Context, conn net.Conn) (release func() bool) {
-	past := time.Unix(1, 0)
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(ended)

@@ -128,6 +128,13 @@ func (e *Endpoint) retrying(ctx context.Context, connect func() (*Conn, error)) 
 	}
 }
 
+// As is the endpoint with another application_name.
+func (e *Endpoint) As(application string) *Endpoint {
+	named := *e
+	named.app = application
+	return &named
+}
+
 // String names the server for messages.
 func (e *Endpoint) String() string {
 	return fmt.Sprintf("%s:%d as %s", e.Host, e.Port, e.User)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 
 	"github.com/jackc/pgx/v5"
@@ -180,6 +181,10 @@ func wrap(step string, err error) error {
 // Lost reports whether err means that a connection is gone.
 func Lost(err error) bool {
 	var netErr net.Error
+	var file *fs.PathError // what a file could not do says Timeout, too, and is none of it
+	if errors.As(err, &file) {
+		return false
+	}
 	return errors.As(err, &netErr) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, net.ErrClosed) || errors.Is(err, pgconn.ErrConnClosed) || pgconn.Timeout(err) ||
 		hasState(err, stateAdminShutdown, stateCrashShutdown)

@@ -2,6 +2,7 @@ package pg
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ import (
 // closes it.
 type Stream struct {
 	c        *pgconn.PgConn
+	pid      uint32
 	database string
 	version  int
 	encoding string
@@ -42,7 +44,10 @@ func (e *Endpoint) ConnectStream(ctx context.Context, database string) (*Stream,
 	if err != nil {
 		return nil, err
 	}
-	s := &Stream{c: conn.c.PgConn(), database: database, version: conn.version}
+	s := &Stream{pid: conn.PID(), database: database, version: conn.version}
+	if s.c, err = withTurns(conn.c.PgConn()); err != nil {
+		return nil, errors.Join(wrap("prepare session", err), conn.Close(ctx))
+	}
 	s.encoding = s.c.ParameterStatus("server_encoding")
 	sql := "SET client_encoding = " + pgname.Literal(s.encoding) + ";" + streamSettings
 	if _, err := s.query(ctx, "prepare session", sql); err != nil {
@@ -52,8 +57,8 @@ func (e *Endpoint) ConnectStream(ctx context.Context, database string) (*Stream,
 	return s, nil
 }
 
-// PID is the backend's.
-func (s *Stream) PID() uint32 { return s.c.PID() }
+// PID is the backend's. It may be asked for while the session is in use.
+func (s *Stream) PID() uint32 { return s.pid }
 
 // Encoding is the database's (server_encoding).
 func (s *Stream) Encoding() string { return s.encoding }

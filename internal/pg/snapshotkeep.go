@@ -3,6 +3,7 @@ package pg
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -53,6 +54,26 @@ func (c *Conn) Identity(ctx context.Context) (Identity, error) {
 		return id, nil
 	}
 	return id, wrap(step, err)
+}
+
+// Reached is a WAL position that a snapshot which is taken now cannot lie before:
+// inserted on a primary, replayed on a standby; 0: unknown.
+func (c *Conn) Reached(ctx context.Context) (uint64, error) {
+	text, err := value[string](ctx, c, "ask for the position of the WAL", `
+		SELECT CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_wal_replay_lsn()::text, '')
+		       ELSE pg_current_wal_insert_lsn()::text END`)
+	return ParseLSN(text), err
+}
+
+// ParseLSN reads a pg_lsn; 0 for what is none.
+func ParseLSN(text string) uint64 {
+	high, low, _ := strings.Cut(text, "/")
+	h, highErr := strconv.ParseUint(high, 16, 32)
+	l, lowErr := strconv.ParseUint(low, 16, 32)
+	if highErr != nil || lowErr != nil {
+		return 0
+	}
+	return h<<32 | l
 }
 
 // BeginExported begins the session's transaction and exports its snapshot. Both
@@ -132,11 +153,13 @@ func (c *Conn) lockTables(ctx context.Context, tables []pgname.Table, option str
 		return err
 	}
 	err := c.Exec(ctx, step, "LOCK TABLE "+strings.Join(names, ", ")+" IN ACCESS SHARE MODE"+option)
-	end := "RELEASE SAVEPOINT locks"
 	if err != nil {
-		end = "ROLLBACK TO SAVEPOINT locks"
+		if backErr := c.Exec(ctx, step, "ROLLBACK TO SAVEPOINT locks"); backErr != nil {
+			return err
+		}
 	}
-	if endErr := c.Exec(ctx, step, end); err == nil {
+	// Out of it in any case: a snapshot cannot be exported from within.
+	if endErr := c.Exec(ctx, step, "RELEASE SAVEPOINT locks"); err == nil {
 		return endErr
 	}
 	return err

@@ -30,6 +30,7 @@ type Finished struct {
 	Fingerprint string          `json:"fingerprint"`
 	Format      string          `json:"format"`
 	Horizon     uint64          `json:"horizon"` // 64-bit xmin of the snapshot
+	LSN         string          `json:"lsn"`     // WAL position that the snapshot does not lie behind
 	Chunk       backupset.Chunk `json:"chunk"`
 	LargeObject bool            `json:"large_object,omitempty"`
 	WideBytes   string          `json:"wide_bytes,omitempty"`
@@ -41,12 +42,13 @@ type Base struct {
 	mu      sync.Mutex
 	chunks  map[uint32][]Finished       // by table; 0: large objects
 	objects map[string]backupset.Object // by set/name, of what the chunks lie in
+	adopted map[string]bool             // those that an interrupted run left
 	next    int                         // number of the next object in the folder
 }
 
 // NewBase returns a base without chunks.
 func NewBase() *Base {
-	return &Base{chunks: map[uint32][]Finished{}, objects: map[string]backupset.Object{}}
+	return &Base{chunks: map[uint32][]Finished{}, objects: map[string]backupset.Object{}, adopted: map[string]bool{}}
 }
 
 // Empty reports whether there is nothing to start from.
@@ -74,6 +76,13 @@ func (b *Base) object(p *backupset.Piece) backupset.Object {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.objects[p.Set+"/"+p.Object]
+}
+
+// reused reports whether a piece lies in what this run did not capture.
+func (b *Base) reused(p *backupset.Piece) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return p.Set != "" || b.adopted[p.Object]
 }
 
 // number returns the number for a new object.
@@ -138,13 +147,13 @@ func (b *Base) AddSet(set *backupset.Set, d *backupset.Database, c *backupset.Co
 		for _, chunk := range t.Chunks {
 			b.add(Finished{
 				Identity: id, OID: t.OID, Filenode: t.Filenode, Fingerprint: t.Fingerprint, Format: t.Format,
-				Horizon: d.Snapshot.XMin, Chunk: refer(chunk), WideBytes: t.WideBytes,
+				Horizon: d.Snapshot.XMin, LSN: d.Snapshot.LSN, Chunk: refer(chunk), WideBytes: t.WideBytes,
 			})
 		}
 	}
 	if c.LargeObjects != nil {
 		for _, chunk := range c.LargeObjects.Data {
-			b.add(Finished{Identity: id, Format: formatBinary, Horizon: d.Snapshot.XMin, Chunk: refer(chunk), LargeObject: true})
+			b.add(Finished{Identity: id, Format: formatBinary, Horizon: d.Snapshot.XMin, LSN: d.Snapshot.LSN, Chunk: refer(chunk), LargeObject: true})
 		}
 	}
 	b.mu.Lock()
@@ -206,6 +215,11 @@ func (b *Base) adopt(ctx context.Context, set *backupset.Writer, name string) er
 		}
 	}
 	set.KeepScratch(name)
+	b.mu.Lock()
+	for _, o := range entry.Objects {
+		b.adopted[o.Name] = true
+	}
+	b.mu.Unlock()
 	for _, f := range entry.Finished {
 		b.add(f, entry.Objects...)
 	}

@@ -2,6 +2,8 @@ package pgcopy
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"sync"
@@ -53,14 +55,15 @@ type Request struct {
 
 // Captured is a finished capture. Its objects are recorded in the set.
 type Captured struct {
-	Dump        string // the folder of objects
-	RawBytes    int64  // of the COPY streams, reused ones included
-	StoredBytes int64  // in this set
-	Snapshot    pg.Snapshot
-	Timeline    int64 // of the snapshot's WAL position; 0 when unknown
-	Chunks      backupset.Chunks
-	References  []backupset.Reference
-	Usage       child.Usage // of pg_dump
+	Dump          string // the folder of objects
+	RawBytes      int64  // of the COPY streams, reused ones included
+	StoredBytes   int64  // in this set
+	ReferredBytes int64  // in older ones
+	Snapshot      pg.Snapshot
+	Timeline      int64 // of the snapshot's WAL position; 0 when unknown
+	Chunks        backupset.Chunks
+	References    []backupset.Reference
+	Usage         child.Usage // of pg_dump
 }
 
 // Capture writes one database into the set. When it returns an error nothing of
@@ -68,15 +71,27 @@ type Captured struct {
 // fault.Unavailable means that another attempt may work: the server was lost, or
 // a table was changed between snapshot and lock.
 func Capture(ctx context.Context, src Source, req Request, pool *Pool, set *backupset.Writer, r report.Reporter, task report.Task) (Captured, error) {
-	c := &capture{
-		src: src, req: req, pool: pool, set: set, report: r, task: task, queue: newQueue(),
-		application: pgdump.ApplicationName(), usesObject: map[string]bool{}, manners: newGate(req.Manners.Rate),
+	return newCapture(src, req, pool, set, r, task).capture(ctx)
+}
+
+func newCapture(src Source, req Request, pool *Pool, set *backupset.Writer, r report.Reporter, task report.Task) *capture {
+	application := pgdump.ApplicationName("chunked")
+	src.Endpoint = src.Endpoint.As(application)
+	return &capture{
+		src: src, req: req, pool: pool, set: set, report: r, task: task, limits: ordinary(), proven: proven, queue: newQueue(),
+		application: application, usesObject: map[string]bool{}, manners: newGate(req.Manners.Rate),
 	}
-	limits := child.WatchOptions{Limit: req.Limit, Stall: req.Stall, Progress: c.signs.Load}
-	err := child.Watch(ctx, limits, c.run)
+}
+
+func (c *capture) capture(ctx context.Context) (Captured, error) {
+	watch := child.WatchOptions{Limit: c.req.Limit, Stall: c.req.Stall, Progress: c.signs.Load}
+	err := child.Watch(ctx, watch, c.run)
 	if err != nil {
+		// A session behind a network that has swallowed it, or that waits for a lock,
+		// does not notice that its client is gone.
+		pgdump.EndBackends(ctx, c.src.Endpoint, c.application, c.report, c.req.Database)
 		err = c.explainRoom(err)
-		return Captured{}, fmt.Errorf("capture database %s: %w", pgname.Printable(req.Database), err)
+		return Captured{}, fmt.Errorf("capture database %s: %w", pgname.Printable(c.req.Database), err)
 	}
 	return c.captured, nil
 }
@@ -89,19 +104,25 @@ type capture struct {
 	set         *backupset.Writer
 	report      report.Reporter
 	task        report.Task
-	application string // of pg_dump's session
+	application string // of all sessions, so that they can be found and ended
+	limits      limits
+	proven      func(captured backupset.Chunk, rows, born int64) bool
 
 	identity pg.Identity
+	reached  uint64 // WAL position before the snapshot
 	snapshot *snapshot
+	ended    ended
 	leader   *pg.Conn // exported the snapshot, and holds the locks
 	encoding string
 	planner  planner
 	shapes   []pg.Shape
 	tables   []*table
 	views    []pg.MaterializedView
-	blobs    *largeObjects
-	queue    *queue
-	manners  *gate
+	// sequences are those that the snapshot sees; their values are not its.
+	sequences []pgname.Table
+	blobs     *largeObjects
+	queue     *queue
+	manners   *gate
 
 	signs  atomic.Int64 // grows while anything moves
 	stored atomic.Int64 // bytes, reused ones included
@@ -125,6 +146,16 @@ type table struct {
 	wideOver int64
 }
 
+// print is of all that decides how the rows of the table's chunks read: also of the
+// order of columns, which is another table's when they are loaded through that.
+func (t *table) print() string {
+	if t.Via == (pgname.Table{}) {
+		return t.Fingerprint
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %q", t.Fingerprint, t.Columns))
+	return hex.EncodeToString(sum[:16])
+}
+
 // run reads as the order of things: nothing may change its place.
 func (c *capture) run(ctx context.Context) error {
 	if err := c.begin(ctx); err != nil {
@@ -137,13 +168,16 @@ func (c *capture) run(ctx context.Context) error {
 	if err := c.plan(ctx); err != nil {
 		return err
 	}
+	if err := c.awaitDurable(ctx); err != nil {
+		return err
+	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	besideCtx, endBeside := context.WithCancel(groupCtx)
 	group.Go(func() error {
 		defer endBeside()
 		return c.work(groupCtx)
 	})
-	group.Go(func() error { return c.snapshot.keep(besideCtx, c.replaceKeeper) })
+	group.Go(func() error { return c.snapshot.keep(besideCtx, c.limits.pingEvery, c.replaceKeeper) })
 	group.Go(func() error { return c.behave(besideCtx) })
 	group.Go(func() error { return c.tell(besideCtx) })
 	if err := group.Wait(); err != nil {
@@ -162,10 +196,17 @@ func (c *capture) begin(ctx context.Context) error {
 	if c.identity, err = conn.Identity(ctx); err != nil {
 		return closing(err)
 	}
+	if c.reached, err = conn.Reached(ctx); err != nil {
+		return closing(err)
+	}
 	exported, err := conn.BeginExported(ctx)
 	if err != nil {
 		return closing(err)
 	}
+	if c.ended.WALPosition, err = conn.WAL(ctx); err != nil {
+		return closing(err)
+	}
+	c.ended.at = time.Now()
 	c.leader, c.encoding = conn, conn.ServerEncoding()
 	c.snapshot = newSnapshot(c.src.Endpoint, c.req.Database, exported, conn)
 	second, err := c.snapshot.join(ctx)
@@ -192,6 +233,9 @@ func (c *capture) lock(ctx context.Context) error {
 	if c.views, err = c.leader.MaterializedViews(ctx); err != nil {
 		return err
 	}
+	if c.sequences, err = c.leader.Sequences(ctx); err != nil {
+		return err
+	}
 	return c.lockAs(ctx, c.leader)
 }
 
@@ -216,7 +260,7 @@ func (c *capture) lockAs(ctx context.Context, conn *pg.Conn) error {
 	case err != nil:
 		return err
 	}
-	return c.compareShapes(ctx)
+	return c.apart(ctx, c.compareShapes)
 }
 
 // changedError is of the kind that is tried again, under a new snapshot.
@@ -224,14 +268,19 @@ func changedError(format string, args ...any) error {
 	return fault.New(fault.Unavailable, "", "a table was changed while the capture began: "+format, args...)
 }
 
-// compareShapes compares what the snapshot sees of the tables with what they are
-// now.
-func (c *capture) compareShapes(ctx context.Context) error {
+// apart calls fn with a session that is not under the snapshot.
+func (c *capture) apart(ctx context.Context, fn func(ctx context.Context, conn *pg.Conn) error) error {
 	conn, err := c.src.Endpoint.Connect(ctx, c.req.Database)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(ctx) //nolint:errcheck // read-only
+	return fn(ctx, conn)
+}
+
+// compareShapes compares what the snapshot sees of the tables with what they are
+// now.
+func (c *capture) compareShapes(ctx context.Context, conn *pg.Conn) error {
 	now, err := conn.ShapePrints(ctx)
 	if err != nil {
 		return err
@@ -284,17 +333,30 @@ func (c *capture) work(ctx context.Context) error {
 // dumpSchema lets pg_dump write the definitions, under the same snapshot.
 func (c *capture) dumpSchema(ctx context.Context) error {
 	began := time.Now()
+	object := c.req.Folder + "/" + backupset.SchemaName
+	if err := c.set.Drop(ctx, object); err != nil { // an earlier attempt's, under its snapshot
+		return err
+	}
 	src := pgdump.Source{Endpoint: c.src.Endpoint, Tools: c.src.Tools}
 	usage, err := pgdump.CaptureSchema(ctx, src, pgdump.SchemaRequest{
-		Database: c.req.Database, Object: c.req.Folder + "/" + backupset.SchemaName, Application: c.application,
+		Database: c.req.Database, Object: object, Application: c.application,
 		Snapshot: c.snapshot.exported(), Encoding: c.encoding, LockTimeout: c.req.LockTimeout, Signs: &c.signs,
 	}, c.set)
 	if err != nil {
-		return fmt.Errorf("capture definitions: %w", err)
+		return c.explainDump(ctx, fmt.Errorf("capture definitions: %w", err))
 	}
 	c.captured.Usage = usage
 	c.report.Info("definitions captured", report.F("database", c.req.Database), report.F("took", time.Since(began).Round(time.Millisecond)))
 	return nil
+}
+
+// explainDump finds out whether pg_dump failed because the server went away.
+func (c *capture) explainDump(ctx context.Context, err error) error {
+	var exit *child.ExitError
+	if !errors.As(err, &exit) || exit.Cause != nil || ctx.Err() != nil || c.snapshot.held(ctx) || ctx.Err() != nil {
+		return err
+	}
+	return fault.New(fault.Unavailable, "", "a session that held the snapshot is lost, too: %w", err)
 }
 
 // replaceKeeper puts a new session in the place of one that was lost. That of

@@ -58,14 +58,14 @@ func (w *worker) readChunk(ctx context.Context, t *table, e extent, open bool) (
 	if err == nil {
 		err = released
 	}
-	if err == nil || w.stream.Lost() {
-		return chunk, objects, err
-	}
-	if pg.IsTooLarge(err) {
+	if w.tooLarge(err) && !w.stream.Lost() {
 		wide, wideObjects, wideErr := w.readWide(ctx, t, e, open)
 		if !errors.Is(wideErr, errNotWide) {
 			return wide, wideObjects, wideErr
 		}
+	}
+	if err == nil || w.stream.Lost() {
+		return chunk, objects, err
 	}
 	return chunk, nil, w.locate(ctx, t, e, err)
 }
@@ -233,8 +233,8 @@ func (c *capture) keep(ctx context.Context, results []result, objects []backupse
 
 func (c *capture) asFinished(r result) Finished {
 	return Finished{
-		Identity: c.identity, OID: r.t.OID, Filenode: r.t.Filenode, Fingerprint: r.t.Fingerprint, Format: r.t.format(),
-		Horizon: c.snapshot.XMin, Chunk: r.chunk,
+		Identity: c.identity, OID: r.t.OID, Filenode: r.t.Filenode, Fingerprint: r.t.print(), Format: r.t.format(),
+		Horizon: c.snapshot.XMin, LSN: c.snapshot.LSN, Chunk: r.chunk,
 	}
 }
 
@@ -257,7 +257,7 @@ func (c *capture) take(t *table, chunk backupset.Chunk) {
 	defer t.mu.Unlock()
 	t.chunks = append(t.chunks, chunk)
 	if len(chunk.Wide) > 0 {
-		t.wideOver = wideOver
+		t.wideOver = c.limits.wideOver
 	}
 }
 

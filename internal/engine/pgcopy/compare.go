@@ -28,7 +28,11 @@ func Compare(ctx context.Context, endpoint *pg.Endpoint, database string, c *bac
 	if err != nil {
 		return nil, err
 	}
-	k := &comparison{shapes: shapes, contents: c, moved: moved}
+	k := &comparison{shapes: shapes, contents: c, moved: moved, limits: ordinary()}
+	return k.run(ctx, endpoint, database, sessions)
+}
+
+func (k *comparison) run(ctx context.Context, endpoint *pg.Endpoint, database string, sessions int) ([]Difference, error) {
 	jobs := make(chan func(ctx context.Context, s *pg.Stream) error)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -98,6 +102,7 @@ type comparison struct {
 	shapes   map[pgname.Table]*pg.Shape
 	contents *backupset.Contents
 	moved    func(int64)
+	limits   limits
 
 	mu          sync.Mutex
 	differences []Difference
@@ -188,7 +193,7 @@ func (k *comparison) compare(ctx context.Context, s *pg.Stream, g *compared) err
 func (k *comparison) digest(ctx context.Context, s *pg.Stream, t *backupset.ChunkedTable, shape *pg.Shape) (digest, error) {
 	reading := *shape
 	reading.Columns, reading.Binary, reading.Where = t.Columns, t.Format == formatBinary, t.Where
-	w := &worker{stream: s}
+	w := &worker{stream: s, limits: k.limits}
 	one := &table{Shape: reading}
 	condition := ""
 	isWide := fmt.Sprintf("%s > %d", t.WideBytes, t.WideOver)

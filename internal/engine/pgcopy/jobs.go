@@ -63,7 +63,7 @@ func (c *capture) planTables(ctx context.Context, block int64) error {
 	for _, s := range sizes {
 		total += s.Heap + s.Toast
 	}
-	c.planner = planner{chunkBytes: c.chunkBytes(total), pageBytes: block}
+	c.planner = planner{chunkBytes: c.chunkBytes(total), pageBytes: block, minTail: c.limits.minTail}
 	var parts []small
 	var doubts []doubt
 	for i := range c.shapes {
@@ -88,7 +88,7 @@ func (c *capture) planTables(ctx context.Context, block int64) error {
 
 // chunkBytes is the size of chunks for a database of so many bytes.
 func (c *capture) chunkBytes(total int64) int64 {
-	return min(c.req.ChunkBytes, max(total/int64(chunksPerWorker*max(c.req.Workers, 1)), leastChunk))
+	return min(c.req.ChunkBytes, max(total/int64(chunksPerWorker*max(c.req.Workers, 1)), c.limits.leastChunk))
 }
 
 // planTable makes the jobs of one table. Small parts are returned, to be packed
@@ -135,8 +135,8 @@ func (c *capture) candidates(t *table) []Finished {
 	if t.Unstable || t.Where != "" || !t.Heap || !c.identity.Known() {
 		return nil
 	}
-	all := c.req.Base.candidates(c.identity, t.OID, t.Filenode, t.Fingerprint, t.format())
-	return slices.DeleteFunc(all, func(f Finished) bool { return !provable(c.snapshot.Snapshot, f.Horizon) })
+	all := c.req.Base.candidates(c.identity, t.OID, t.Filenode, t.print(), t.format())
+	return slices.DeleteFunc(all, func(f Finished) bool { return !c.provable(&f) })
 }
 
 func (c *capture) bytes(t *table, e extent) int64 { return int64(float64(e.pages()) * t.bytesPerPage) }
@@ -170,12 +170,16 @@ func (c *capture) addPacks(parts []small) {
 	}
 }
 
-// finish writes down what was captured.
+// finish writes down what was captured. The leader may be lost by now, which is no
+// harm: what happened to a table after that is found out.
 func (c *capture) finish(ctx context.Context) error {
-	if err := c.compareShapes(ctx); err != nil { // a type can be altered although its tables are locked
-		return err
-	}
-	contents, err := c.contents(ctx)
+	contents := c.contents()
+	err := c.apart(ctx, func(ctx context.Context, conn *pg.Conn) error {
+		if err := c.compareShapes(ctx, conn); err != nil { // a type can be altered although its tables are locked
+			return err
+		}
+		return c.readSequences(ctx, conn, contents)
+	})
 	if err != nil {
 		return err
 	}
@@ -201,9 +205,8 @@ func (c *capture) dropUnused(ctx context.Context) error {
 	return c.set.Drop(ctx, doomed...)
 }
 
-// contents describes the captured database. Sequences are read last: what was
-// captured before them used no later value (FACTS: sequences and snapshots).
-func (c *capture) contents(ctx context.Context) (*backupset.Contents, error) {
+// contents describes the captured database, but for the values of its sequences.
+func (c *capture) contents() *backupset.Contents {
 	contents := &backupset.Contents{
 		Database: c.req.Database, DatabaseOID: c.identity.DatabaseOID, Encoding: c.encoding,
 		Tables: []backupset.ChunkedTable{}, Sequences: []backupset.SequenceValue{}, MaterializedViews: []backupset.MaterializedView{},
@@ -216,18 +219,23 @@ func (c *capture) contents(ctx context.Context) (*backupset.Contents, error) {
 		contents.MaterializedViews = append(contents.MaterializedViews,
 			backupset.MaterializedView{Schema: v.Schema, Name: v.Name, Populated: v.Populated})
 	}
-	names, err := c.leader.Sequences(ctx)
-	if err != nil {
-		return nil, err
+	return contents
+}
+
+// readSequences comes last: what was captured before used no later value (FACTS:
+// sequences and snapshots).
+func (c *capture) readSequences(ctx context.Context, conn *pg.Conn, contents *backupset.Contents) error {
+	values, err := conn.SequenceValues(ctx, c.sequences)
+	if pg.IsGone(err) {
+		return changedError("%w", err)
 	}
-	values, err := c.leader.SequenceValues(ctx, names)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, v := range values {
 		contents.Sequences = append(contents.Sequences, backupset.SequenceValue{Schema: v.Schema, Name: v.Name, Last: v.Last, Called: v.Called})
 	}
-	return contents, nil
+	return nil
 }
 
 // describe sums up a table.
@@ -235,7 +243,7 @@ func (c *capture) describe(t *table) backupset.ChunkedTable {
 	quote := func(name string) string { return pg.QuoteFor(c.encoding, name) }
 	slices.SortFunc(t.chunks, func(a, b backupset.Chunk) int { return int(int64(a.FirstPage) - int64(b.FirstPage)) })
 	d := backupset.ChunkedTable{
-		Schema: t.Schema, Name: t.Name, OID: t.OID, Filenode: t.Filenode, Fingerprint: t.Fingerprint,
+		Schema: t.Schema, Name: t.Name, OID: t.OID, Filenode: t.Filenode, Fingerprint: t.print(),
 		Columns: append([]string{}, t.Columns...), Format: t.format(), Where: t.Where, Chunks: append([]backupset.Chunk{}, t.chunks...),
 	}
 	into := t.Table
@@ -267,12 +275,15 @@ func (c *capture) summarize(contents *backupset.Contents) {
 			return
 		}
 		got.Chunks.Count++
+		if c.req.Base.reused(p) {
+			got.Chunks.Reused++
+			got.Chunks.ReusedBytes += p.Bytes
+		}
 		if p.Set == "" {
 			return
 		}
 		from[p.Set] = true
-		got.Chunks.Reused++
-		got.Chunks.ReusedBytes += p.Bytes
+		got.ReferredBytes += p.Bytes
 		references[p.Set+"/"+p.Object] = backupset.Reference{Database: c.req.Database, Set: p.Set, Object: c.req.Base.object(p)}
 	})
 	for i := range contents.Tables {

@@ -47,7 +47,7 @@ func (c *capture) planLargeObjects(ctx context.Context) error {
 	known := map[[2]uint32]*Finished{}
 	if c.identity.Known() {
 		for _, f := range c.req.Base.largeObjects(c.identity) {
-			if provable(c.snapshot.Snapshot, f.Horizon) && f.Chunk.Pages >= 0 {
+			if c.provable(&f) && f.Chunk.Pages >= 0 {
 				known[[2]uint32{f.Chunk.FirstOID, f.Chunk.LastOID}] = &f
 			}
 		}
@@ -90,7 +90,7 @@ func (w *worker) blobs(ctx context.Context, b pg.LargeObjectBatch, candidate *Fi
 		return err
 	}
 	chunk.FirstOID, chunk.LastOID, chunk.Pages = b.First, b.Last, pages
-	f := Finished{Identity: w.c.identity, Format: formatBinary, Horizon: w.c.snapshot.XMin, Chunk: chunk, LargeObject: true}
+	f := Finished{Identity: w.c.identity, Format: formatBinary, Horizon: w.c.snapshot.XMin, LSN: w.c.snapshot.LSN, Chunk: chunk, LargeObject: true}
 	if err := w.c.journal(ctx, journalEntry{Objects: objects, Finished: []Finished{f}}); err != nil {
 		return err
 	}

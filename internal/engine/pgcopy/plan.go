@@ -1,6 +1,8 @@
 package pgcopy
 
 import (
+	"time"
+
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/pg"
 )
@@ -16,6 +18,22 @@ func (e extent) pages() uint32 { return e.end - e.first }
 type planner struct {
 	chunkBytes int64 // of heap and TOAST together, at most
 	pageBytes  int64
+	minTail    int64
+}
+
+// limits are the sizes from which things are done in another way. Tests lower
+// them, to come there with less.
+type limits struct {
+	leastChunk int64         // see capture.chunkBytes
+	minTail    int64         // see planner.tail
+	wideOver   int64         // bytes from which a row is wide
+	sliceBytes int64         // of a value that is read in slices
+	pingEvery  time.Duration // see snapshot.keep
+	refuseWide bool          // rows above wideOver are taken for such as the server cannot send
+}
+
+func ordinary() limits {
+	return limits{leastChunk: leastChunk, minTail: minTail, wideOver: wideOver, sliceBytes: sliceBytes, pingEvery: pingEvery}
 }
 
 // Pages at the end of a large table get a chunk of their own, of this part of a
@@ -58,7 +76,7 @@ func (p planner) split(e extent, bytesPerPage float64, open bool) []extent {
 func (p planner) tail(e extent, bytesPerPage float64, open bool) uint32 {
 	total := float64(e.pages()) * bytesPerPage
 	want := float64(p.chunkBytes) / tailPart
-	if !open || want < minTail || total < 4*want {
+	if !open || want < float64(p.minTail) || total < 4*want {
 		return 0
 	}
 	return max(uint32(want/bytesPerPage), 1)

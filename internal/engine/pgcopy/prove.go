@@ -20,7 +20,8 @@ import (
 // So S2 sees in these pages exactly what S1 saw. Row versions never change, and
 // stay where they are while the table has the same file; what they read as also
 // depends on the columns and types, which the fingerprint covers. That S1 and S2 are
-// moments of one history is for the identity to say.
+// moments of one history is for the identity to say, and that S1 is the earlier one
+// for the WAL position.
 //
 // xmin has 32 bits, and age() compares it with the next transaction id; within
 // 2^31 transactions of H that is exact for every row that can be seen, except that
@@ -30,8 +31,16 @@ import (
 // for those that begin while the capture runs.
 const maxDistance = 1<<31 - 50_000_000
 
-// provable reports whether age() can tell rows younger than a horizon.
-func provable(now pg.Snapshot, horizon uint64) bool {
+// provable reports whether the proof can be tried on a chunk. Its snapshot must be the
+// earlier one: a standby may lag behind the server that the chunk was read from, and
+// what that saw beyond it is no younger than the horizon need be.
+func (c *capture) provable(f *Finished) bool {
+	at := pg.ParseLSN(f.LSN)
+	return at > 0 && at <= c.reached && tellable(c.snapshot.Snapshot, f.Horizon)
+}
+
+// tellable reports whether age() can tell rows younger than a horizon.
+func tellable(now pg.Snapshot, horizon uint64) bool {
 	return horizon > 0 && horizon <= now.XMax && now.XMax-horizon < maxDistance
 }
 
@@ -99,7 +108,13 @@ func (w *worker) unchanged(ctx context.Context, d doubt) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return counts[0] == captured.Rows && counts[1] == 0, nil
+	return w.c.proven(captured, counts[0], counts[1]), nil
+}
+
+// proven says whether a chunk's pages still hold what was captured, if rows are
+// visible in them, and born of these are not older than its horizon.
+func proven(captured backupset.Chunk, rows, born int64) bool {
+	return rows == captured.Rows && born == 0
 }
 
 // resolve acts on what was found, and returns the small parts that have to be read.

@@ -144,7 +144,11 @@ func (p *replay) define(ctx context.Context) error {
 		}
 	}
 	p.ledger = &ledger{done: map[string]bool{}}
-	return makeLedger(ctx, conn, p.load.Options)
+	options := p.load.Options
+	if len(p.problems) > 0 {
+		options = "" // nobody goes on with it: what was refused here would be forgotten
+	}
+	return makeLedger(ctx, conn, options)
 }
 
 // loadJob is a chunk to load.
@@ -380,11 +384,8 @@ func (p *replay) end(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(ctx) //nolint:errcheck // every statement was acknowledged
-	if len(p.problems) > 0 {
-		return nil // the ledger stays with what is kept
-	}
-	return dropLedger(ctx, conn)
+	defer conn.Close(ctx)        //nolint:errcheck // every statement was acknowledged
+	return dropLedger(ctx, conn) // also of what is kept: it is looked at, and not gone on with
 }
 
 // whole loads everything in one transaction, by one session: into tables that

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"dbbackup/internal/fault"
@@ -32,21 +33,38 @@ type snapshot struct {
 	changed *sync.Cond
 	name    string // to import it by
 	keepers []*keeper
-	workers map[*pg.Stream]bool
+	workers map[*pg.Stream]use
 	wanted  bool // somebody waits for a worker to export it again
 }
 
+// use is what a worker's session is used for at the moment.
+type use int
+
+const (
+	working   use = iota
+	idle          // anybody may export the snapshot by it
+	exporting     // somebody does
+)
+
 // keeper is a session that does nothing but hold the snapshot.
 type keeper struct {
+	pid atomic.Uint32
+
 	mu      sync.Mutex // a session takes one statement at a time
 	session exporter
 	lost    bool
 }
 
+func newKeeper(session exporter) *keeper {
+	k := &keeper{session: session}
+	k.pid.Store(session.PID())
+	return k
+}
+
 func newSnapshot(endpoint *pg.Endpoint, database string, s pg.Snapshot, first exporter) *snapshot {
 	k := &snapshot{
 		endpoint: endpoint, database: database, Snapshot: s, name: s.Name,
-		keepers: []*keeper{{session: first}}, workers: map[*pg.Stream]bool{},
+		keepers: []*keeper{newKeeper(first)}, workers: map[*pg.Stream]use{},
 	}
 	k.changed = sync.NewCond(&k.mu)
 	return k
@@ -69,7 +87,7 @@ func (s *snapshot) pids() []uint32 {
 	defer s.mu.Unlock()
 	var pids []uint32
 	for _, k := range s.keepers {
-		pids = append(pids, k.session.PID())
+		pids = append(pids, k.pid.Load())
 	}
 	for w := range s.workers {
 		pids = append(pids, w.PID())
@@ -107,21 +125,46 @@ func (s *snapshot) join(ctx context.Context) (*pg.Stream, error) {
 	}
 }
 
-// joinWorker is join for a session that reads, and is asked to export the
-// snapshot between two chunks when no keeper is left.
+// joinWorker is join for a session that reads. Between two chunks it exports the
+// snapshot when no keeper is left.
 func (s *snapshot) joinWorker(ctx context.Context) (*pg.Stream, error) {
 	stream, err := s.join(ctx)
 	if err == nil {
 		s.mu.Lock()
-		s.workers[stream] = true
+		s.workers[stream] = working
 		s.mu.Unlock()
 	}
 	return stream, err
 }
 
+// claim takes a worker's session back from its rest.
+func (s *snapshot) claim(stream *pg.Stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.await(stream)
+	s.workers[stream] = working
+}
+
+// await waits until nobody exports by a session.
+func (s *snapshot) await(stream *pg.Stream) {
+	for s.workers[stream] == exporting {
+		s.changed.Wait()
+	}
+}
+
+// rest says that a worker's session has nothing to do until it is claimed. Its
+// worker may have no further chunk, and then would never offer it.
+func (s *snapshot) rest(stream *pg.Stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.workers[stream] = idle
+	s.changed.Broadcast()
+}
+
 // leave takes a worker's session away and closes it.
 func (s *snapshot) leave(ctx context.Context, stream *pg.Stream) {
 	s.mu.Lock()
+	s.await(stream)
 	delete(s.workers, stream)
 	s.changed.Broadcast()
 	s.mu.Unlock()
@@ -152,7 +195,7 @@ func (s *snapshot) exportAgain(ctx context.Context, stale string) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if s.name != stale {
+		if s.name != stale || s.exportIdle(ctx) {
 			return nil
 		}
 		if len(s.workers) == 0 {
@@ -162,6 +205,35 @@ func (s *snapshot) exportAgain(ctx context.Context, stale string) error {
 		s.changed.Wait()
 	}
 	return nil
+}
+
+// exportIdle asks the sessions of workers that have nothing to do. Those that turn
+// out to be lost hold nothing any more. s.mu is given up meanwhile.
+func (s *snapshot) exportIdle(ctx context.Context) bool {
+	for {
+		var stream *pg.Stream
+		for one, use := range s.workers {
+			if use == idle {
+				stream = one
+			}
+		}
+		if stream == nil {
+			return false
+		}
+		s.workers[stream] = exporting
+		s.mu.Unlock()
+		name, err := stream.ExportSnapshot(ctx)
+		s.mu.Lock()
+		delete(s.workers, stream)
+		if err == nil {
+			s.workers[stream] = idle
+			s.name = name
+		}
+		s.changed.Broadcast()
+		if err == nil {
+			return true
+		}
+	}
 }
 
 var errSessionLost = errors.New("the session is lost")
@@ -204,9 +276,9 @@ func (s *snapshot) offer(ctx context.Context, stream *pg.Stream) {
 // is how late a loss is noticed.
 const pingEvery = 5 * time.Second
 
-// keep pings the keepers until ctx ends, and calls lost with each that is gone.
-func (s *snapshot) keep(ctx context.Context, lost func(ctx context.Context, k *keeper) error) error {
-	ticker := time.NewTicker(pingEvery)
+// keep pings the keepers now and then until ctx ends, and calls lost with each that is gone.
+func (s *snapshot) keep(ctx context.Context, every time.Duration, lost func(ctx context.Context, k *keeper) error) error {
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
 		select {
@@ -221,11 +293,19 @@ func (s *snapshot) keep(ctx context.Context, lost func(ctx context.Context, k *k
 			if k.alive(ctx) || ctx.Err() != nil {
 				continue
 			}
-			if err := lost(ctx, k); err != nil {
+			if err := lost(ctx, k); err != nil && ctx.Err() == nil {
 				return err
 			}
 		}
 	}
+}
+
+// held reports whether all keepers are alive.
+func (s *snapshot) held(ctx context.Context) bool {
+	s.mu.Lock()
+	keepers := slices.Clone(s.keepers)
+	s.mu.Unlock()
+	return !slices.ContainsFunc(keepers, func(k *keeper) bool { return !k.alive(ctx) })
 }
 
 func (k *keeper) alive(ctx context.Context) bool {
@@ -246,6 +326,7 @@ func (s *snapshot) replace(ctx context.Context, k *keeper, by exporter) error {
 	k.mu.Lock()
 	old := k.session
 	k.session, k.lost = by, false
+	k.pid.Store(by.PID())
 	k.mu.Unlock()
 	_ = old.Close(ctx) // it is lost
 	s.mu.Lock()
@@ -255,7 +336,7 @@ func (s *snapshot) replace(ctx context.Context, k *keeper, by exporter) error {
 }
 
 func (s *snapshot) addKeeper(session exporter) *keeper {
-	k := &keeper{session: session}
+	k := newKeeper(session)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.keepers = append(s.keepers, k)

@@ -13,9 +13,10 @@ import (
 	"dbbackup/internal/pgname"
 )
 
-// The server builds a row's message in memory, in at most 1 GB. A row of which
-// that may become too much is captured column by column, each as a stream of
-// one row, and loaded by way of as many temporary tables. A value that is too
+// The server builds a row's message in memory, in at most 1 GB. Where that was
+// too much, rows that may be why are captured one by one: as a whole, or, when that
+// is refused, column by column, each as a stream of one row. They are
+// loaded by way of as many temporary tables. A value that is too
 // large even for that, bytes that text form would double among them, is read
 // slice by slice.
 const (
@@ -33,7 +34,7 @@ func (w *worker) readWide(ctx context.Context, t *table, e extent, open bool) (b
 	if measure == "" || t.Where != "" {
 		return backupset.Chunk{}, nil, errNotWide
 	}
-	isWide := fmt.Sprintf("%s > %d", measure, int64(wideOver))
+	isWide := fmt.Sprintf("%s > %d", measure, w.limits.wideOver)
 	var chunk backupset.Chunk
 	var objects []backupset.Object
 	err := w.stream.Released(ctx, func() error {
@@ -67,11 +68,21 @@ func (w *worker) readWide(ctx context.Context, t *table, e extent, open bool) (b
 	return chunk, objects, err
 }
 
+// tooLarge reports whether a read was refused for the size of a row.
+func (w *worker) tooLarge(err error) bool {
+	return pg.IsTooLarge(err) || err == nil && w.limits.refuseWide
+}
+
 // rowPiece is some columns of a wide row that are read together.
 type rowPiece struct {
 	columns []string
 	format  string
+	single  bool // one column that can be wide, by itself
 }
+
+// wholeRow is the piece that a row is when the server can send it. Its digest is that of
+// any other row, so that it does not matter to it whether the row's chunk was refused.
+func (t *table) wholeRow() rowPiece { return rowPiece{columns: t.Columns, format: t.format()} }
 
 // rowPieces cuts a row: every column that can be wide is a piece of its own, and the others
 // are one together.
@@ -85,30 +96,46 @@ func (t *table) rowPieces() []rowPiece {
 		case !ok:
 			rest = append(rest, name)
 		case kind.Portable:
-			pieces = append(pieces, rowPiece{[]string{name}, formatBinary})
+			pieces = append(pieces, rowPiece{[]string{name}, formatBinary, true})
 		default:
-			pieces = append(pieces, rowPiece{[]string{name}, formatText})
+			pieces = append(pieces, rowPiece{[]string{name}, formatText, true})
 		}
 	}
 	if len(rest) > 0 {
-		pieces = append([]rowPiece{{rest, t.format()}}, pieces...)
+		pieces = append([]rowPiece{{rest, t.format(), false}}, pieces...)
 	}
 	return pieces
 }
 
 // readRow reads one wide row, each piece into an object of its own.
-func (w *worker) readRow(ctx context.Context, t *table, id string) (backupset.WideRow, []backupset.Object, error) {
-	var row backupset.WideRow
-	var objects []backupset.Object
-	for _, p := range t.rowPieces() {
+func (w *worker) readRow(ctx context.Context, t *table, id string) (row backupset.WideRow, objects []backupset.Object, err error) {
+	err = w.eachPiece(ctx, t, func(p rowPiece) error {
 		piece, stored, err := w.readPiece(ctx, t, id, p)
 		if err != nil {
-			return row, objects, fmt.Errorf("column %s: %w", pgname.Printable(p.columns[0]), err)
+			return err
 		}
 		objects = append(objects, stored)
 		row.Pieces = append(row.Pieces, backupset.WidePiece{Piece: piece, Columns: p.columns, Format: p.format})
+		return nil
+	})
+	return row, objects, err
+}
+
+// eachPiece calls fn with the row as a whole and, when that is too large for the
+// server, with each of its pieces.
+func (w *worker) eachPiece(ctx context.Context, t *table, fn func(p rowPiece) error) error {
+	if !w.limits.refuseWide {
+		err := w.stream.Released(ctx, func() error { return fn(t.wholeRow()) })
+		if !pg.IsTooLarge(err) || w.stream.Lost() {
+			return err
+		}
 	}
-	return row, objects, nil
+	for _, p := range t.rowPieces() {
+		if err := fn(p); err != nil {
+			return fmt.Errorf("column %s: %w", pgname.Printable(p.columns[0]), err)
+		}
+	}
+	return nil
 }
 
 func (w *worker) readPiece(ctx context.Context, t *table, id string, p rowPiece) (backupset.Piece, backupset.Object, error) {
@@ -118,8 +145,8 @@ func (w *worker) readPiece(ctx context.Context, t *table, id string, p rowPiece)
 	}
 	defer out.Abort() //nolint:errcheck // after a commit this does nothing; else the store cleans up
 	var piece backupset.Piece
-	if kind, single := t.WideColumns()[p.columns[0]]; single {
-		piece, err = w.readValue(ctx, out, t, id, p.columns[0], kind, p.format)
+	if p.single {
+		piece, err = w.readValue(ctx, out, t, id, p.columns[0], t.WideColumns()[p.columns[0]], p.format)
 	} else {
 		piece, err = w.copyOut(ctx, out, t.Printable(), "read narrow columns", w.rowSQL(t, id, p.columns, p.format), p.format)
 	}
@@ -142,17 +169,12 @@ func (w *worker) rowSQL(t *table, id string, columns []string, format string) st
 
 // readValue reads one value into an object.
 func (w *worker) readValue(ctx context.Context, out *object, t *table, id, column string, kind pg.WideColumn, format string) (backupset.Piece, error) {
-	part := newPart(out)
-	w.codec.Reset(part)
-	s := &sink{w: w, messages: newMessages(format), ctx: ctx}
+	s, _ := w.newSink(ctx, out, format)
 	end := w.c.active.begin(t.Printable(), s)
 	err := w.readValueTo(ctx, s, t, id, column, kind, format)
 	end()
 	if err == nil {
-		err = s.flush()
-	}
-	if err == nil {
-		err = w.codec.Close()
+		err = s.close()
 	}
 	if err != nil {
 		return backupset.Piece{}, err
@@ -178,7 +200,7 @@ func (w *worker) readValueTo(ctx context.Context, to pg.CopyReceiver, t *table, 
 			}
 		}
 	}
-	if bytes > wideOver {
+	if bytes > w.limits.wideOver {
 		return w.readSlices(ctx, to, t, id, column, kind, bytes)
 	}
 	_, err := w.stream.CopyOut(ctx, "read column", w.rowSQL(t, id, []string{column}, format), to)
@@ -200,8 +222,8 @@ func (w *worker) readSlices(ctx context.Context, to pg.CopyReceiver, t *table, i
 	if err := to.Message(head, false); err != nil {
 		return err
 	}
-	for from := int64(0); from < bytes; from += sliceBytes {
-		n := min(sliceBytes, bytes-from)
+	for from := int64(0); from < bytes; from += w.limits.sliceBytes {
+		n := min(w.limits.sliceBytes, bytes-from)
 		slice := fmt.Sprintf("substring("+kind.Bytes+" from %d for %d)", w.stream.Quote(column), from+1, n)
 		sql := fmt.Sprintf("COPY (SELECT %s FROM ONLY %s.%s WHERE ctid = %s::tid) TO STDOUT (FORMAT binary)", slice,
 			w.stream.Quote(t.Schema), w.stream.Quote(t.Name), pgname.Literal(id))
@@ -242,19 +264,20 @@ func (f *fieldOf) Message(piece []byte, _ bool) error {
 func (w *worker) digestRow(ctx context.Context, t *table, id string, moved func(int64)) (uint64, error) {
 	wide := t.WideColumns()
 	sum := uint64(0)
-	for _, p := range t.rowPieces() {
+	err := w.eachPiece(ctx, t, func(p rowPiece) error {
 		s := &summing{messages: newMessages(p.format), moved: moved}
-		kind, single := wide[p.columns[0]]
-		if !single {
-			if _, err := w.stream.CopyOut(ctx, "read narrow columns", w.rowSQL(t, id, p.columns, p.format), s); err != nil {
-				return 0, err
-			}
-		} else if err := w.readValueTo(ctx, s, t, id, p.columns[0], kind, p.format); err != nil {
-			return 0, err
+		var err error
+		if p.single {
+			err = w.readValueTo(ctx, s, t, id, p.columns[0], wide[p.columns[0]], p.format)
+		} else {
+			_, err = w.stream.CopyOut(ctx, "read narrow columns", w.rowSQL(t, id, p.columns, p.format), s)
 		}
-		sum += s.sum
-	}
-	return sum, nil
+		if err == nil {
+			sum += s.sum
+		}
+		return err
+	})
+	return sum, err
 }
 
 // loadRow loads a wide row: each piece into a temporary table, and from these the

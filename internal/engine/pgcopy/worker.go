@@ -17,6 +17,7 @@ const maxLosses = 5
 // worker reads chunks, in a session of its own under the snapshot.
 type worker struct {
 	c      *capture
+	limits limits
 	stream *pg.Stream // nil: none yet, or the last one was lost
 	codec  *compress.Writer
 	buffer []byte
@@ -27,7 +28,7 @@ const bufferBytes = 128 << 10
 
 // worker works until the queue is over.
 func (c *capture) worker(ctx context.Context) error {
-	w := &worker{c: c, buffer: make([]byte, 0, bufferBytes)}
+	w := &worker{c: c, limits: c.limits, buffer: make([]byte, 0, bufferBytes)}
 	var err error
 	if w.codec, err = c.req.Codec.NewWriter(); err != nil {
 		return err
@@ -67,6 +68,7 @@ func (w *worker) do(ctx context.Context, j *job) error {
 		w.c.snapshot.offer(ctx, w.stream)
 		err := j.run(ctx, w)
 		if err == nil {
+			w.c.snapshot.rest(w.stream)
 			return nil
 		}
 		if !w.stream.Lost() || ctx.Err() != nil || losses >= maxLosses || !pg.Lost(err) {
@@ -79,6 +81,12 @@ func (w *worker) do(ctx context.Context, j *job) error {
 }
 
 func (w *worker) join(ctx context.Context) (err error) {
+	if w.stream != nil {
+		w.c.snapshot.claim(w.stream)
+		if w.stream.Lost() {
+			w.leave(ctx)
+		}
+	}
 	if w.stream == nil {
 		w.stream, err = w.c.snapshot.joinWorker(ctx)
 	}
@@ -110,9 +118,7 @@ func (w *worker) open(ctx context.Context) (*object, error) {
 // that of the part; who puts one stream only into an object takes the object's.
 func (w *worker) copyOut(ctx context.Context, out *object, table, step, sql, format string) (backupset.Piece, error) {
 	from := out.Bytes()
-	part := newPart(out)
-	w.codec.Reset(part)
-	s := &sink{w: w, messages: newMessages(format), ctx: ctx}
+	s, part := w.newSink(ctx, out, format)
 	end := w.c.active.begin(table, s)
 	rows, err := w.stream.CopyOut(ctx, step, sql, s)
 	end()
@@ -122,11 +128,8 @@ func (w *worker) copyOut(ctx context.Context, out *object, table, step, sql, for
 	if rows != s.messages.rows {
 		return backupset.Piece{}, fmt.Errorf("%s: the server says that it sent %d rows, and %d came", step, rows, s.messages.rows)
 	}
-	if err := s.flush(); err != nil {
-		return backupset.Piece{}, err
-	}
-	if err := w.codec.Close(); err != nil {
-		return backupset.Piece{}, err
+	if err := s.close(); err != nil {
+		return backupset.Piece{}, fmt.Errorf("%s: %w", step, err)
 	}
 	return backupset.Piece{
 		Object: out.name, Offset: from, Bytes: out.Bytes() - from, RawBytes: s.raw, Codec: w.c.req.Codec.String(),
@@ -139,7 +142,28 @@ type sink struct {
 	w        *worker
 	ctx      context.Context //nolint:containedctx // of one CopyOut, which has no place for it in its receiver
 	messages *messages
-	raw      int64
+	raw      int64 // bytes that went to the codec
+	came     int64 // bytes that came
+}
+
+// newSink begins a stream in an object. What an earlier stream, which broke off,
+// left in the worker's buffer is forgotten.
+func (w *worker) newSink(ctx context.Context, out *object, format string) (*sink, *part) {
+	part := newPart(out)
+	w.codec.Reset(part)
+	w.buffer = w.buffer[:0]
+	return &sink{w: w, messages: newMessages(format), ctx: ctx}, part
+}
+
+// close ends the stream. What came and what was written must be the same.
+func (s *sink) close() error {
+	if err := s.flush(); err != nil {
+		return err
+	}
+	if s.raw != s.came {
+		return fmt.Errorf("%d bytes came and %d were written", s.came, s.raw)
+	}
+	return s.w.codec.Close()
 }
 
 // direct is the size from which a piece is not gathered with others.
@@ -148,6 +172,7 @@ const direct = 32 << 10
 // Message implements pg.CopyReceiver.
 func (s *sink) Message(piece []byte, last bool) error {
 	s.messages.add(piece, last)
+	s.came += int64(len(piece))
 	w := s.w
 	if len(piece) >= direct || len(w.buffer)+len(piece) > cap(w.buffer) {
 		if err := s.flush(); err != nil {

@@ -59,7 +59,7 @@ type Captured struct {
 // of it is in the set. An error of kind fault.Unavailable means that the
 // server was lost, and that trying again is safe.
 func Capture(ctx context.Context, src Source, req Request, set *backupset.Writer, r report.Reporter, task report.Task) (Captured, error) {
-	c := &capture{src: src, req: req, set: set, report: r, task: task, application: ApplicationName()}
+	c := &capture{src: src, req: req, set: set, report: r, task: task, application: ApplicationName("pg_dump")}
 	conflicts, err := c.recoveryConflicts(ctx)
 	if err != nil {
 		return Captured{}, err
@@ -96,10 +96,10 @@ type capture struct {
 }
 
 // ApplicationName is unique, so that only our own backends are ever ended.
-func ApplicationName() string {
+func ApplicationName(of string) string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
-	return "dbbackup pg_dump " + hex.EncodeToString(b[:])
+	return "dbbackup " + of + " " + hex.EncodeToString(b[:])
 }
 
 // watched runs the capture under the time limits, and beside it the watch for
@@ -190,15 +190,20 @@ const endTimeout = 5 * time.Second
 // lock does not notice that its client has died. A server that cannot be
 // reached any more has none, or ends them by itself.
 func (c *capture) endBackends(ctx context.Context) {
+	EndBackends(ctx, c.src.Endpoint, c.application, c.report, c.req.Database)
+}
+
+// EndBackends ends what is left of the sessions of an ApplicationName.
+func EndBackends(ctx context.Context, endpoint *pg.Endpoint, application string, r report.Reporter, database string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()
-	conn, err := c.src.Endpoint.ConnectOnce(ctx, c.src.Endpoint.Database)
+	conn, err := endpoint.ConnectOnce(ctx, endpoint.Database)
 	if err != nil {
 		return
 	}
 	defer conn.Close(ctx) //nolint:errcheck // the sessions are ended by then
-	if n, err := conn.TerminateBackends(ctx, c.application); err == nil && n > 0 {
-		c.report.Info("ended sessions that pg_dump left behind", report.F("database", c.req.Database), report.F("sessions", n))
+	if n, err := conn.TerminateBackends(ctx, application); err == nil && n > 0 {
+		r.Info("ended sessions that the capture left behind", report.F("database", database), report.F("sessions", n))
 	}
 }
 
