@@ -95,14 +95,11 @@ func (o Options) Validate() error {
 	case o.Kind == backupset.Cluster && selects:
 		return fault.New(fault.Usage, "use `dbbackup backup single NAME`, or a section of the config file",
 			"tables and schemas can be selected for a single database only")
-	case o.Incremental && len(o.PerDatabase) == 0 && o.Defaults.Mode != backupset.Auto && o.Defaults.Mode != backupset.Chunked:
-		return fault.New(fault.Usage, "give --mode chunked, or leave the mode to auto", "incremental backups are not for mode %s", o.Defaults.Mode)
-	case o.MaxRate < 0 || o.MaxConnections < 0 || o.MaxLag < 0 || o.MaxSnapshotAge < 0:
-		return fault.New(fault.Usage, "", "limits cannot be negative")
-	case o.MaxConnections > 0 && o.MaxConnections < sessionsPerDatabase+1:
-		return fault.New(fault.Usage, "", "the native engine needs %d connections at least", sessionsPerDatabase+1)
 	case o.ParallelDatabases < 1 || o.Jobs < 1 || o.Readers < 1 || o.Procs < 1 || o.Attempts < 1:
 		return fault.New(fault.Usage, "", "numbers of parallel databases, jobs and attempts begin at 1")
+	}
+	if err := o.validateNative(); err != nil {
+		return err
 	}
 	if err := o.Defaults.validate("defaults"); err != nil {
 		return err
@@ -111,6 +108,19 @@ func (o Options) Validate() error {
 		if err := s.validate("database " + name); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// validateNative looks at what concerns the native engine alone.
+func (o Options) validateNative() error {
+	switch {
+	case o.Incremental && len(o.PerDatabase) == 0 && o.Defaults.Mode != backupset.Auto && o.Defaults.Mode != backupset.Chunked:
+		return fault.New(fault.Usage, "give --mode chunked, or leave the mode to auto", "incremental backups are not for mode %s", o.Defaults.Mode)
+	case o.MaxRate < 0 || o.MaxConnections < 0 || o.MaxLag < 0 || o.MaxSnapshotAge < 0:
+		return fault.New(fault.Usage, "", "limits cannot be negative")
+	case o.MaxConnections > 0 && o.MaxConnections < sessionsPerDatabase+1:
+		return fault.New(fault.Usage, "", "the native engine needs %d connections at least", sessionsPerDatabase+1)
 	}
 	return nil
 }

@@ -148,7 +148,7 @@ type table struct {
 
 // print is of all that decides how the rows of the table's chunks read: also of the
 // order of columns, which is another table's when they are loaded through that.
-func (t *table) print() string {
+func (t *table) fingerprint() string {
 	if t.Via == (pgname.Table{}) {
 		return t.Fingerprint
 	}

@@ -233,7 +233,7 @@ func (c *capture) keep(ctx context.Context, results []result, objects []backupse
 
 func (c *capture) asFinished(r result) Finished {
 	return Finished{
-		Identity: c.identity, OID: r.t.OID, Filenode: r.t.Filenode, Fingerprint: r.t.print(), Format: r.t.format(),
+		Identity: c.identity, OID: r.t.OID, Filenode: r.t.Filenode, Fingerprint: r.t.fingerprint(), Format: r.t.format(),
 		Horizon: c.snapshot.XMin, LSN: c.snapshot.LSN, Chunk: r.chunk,
 	}
 }

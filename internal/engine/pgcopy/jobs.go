@@ -135,7 +135,7 @@ func (c *capture) candidates(t *table) []Finished {
 	if t.Unstable || t.Where != "" || !t.Heap || !c.identity.Known() {
 		return nil
 	}
-	all := c.req.Base.candidates(c.identity, t.OID, t.Filenode, t.print(), t.format())
+	all := c.req.Base.candidates(c.identity, t.OID, t.Filenode, t.fingerprint(), t.format())
 	return slices.DeleteFunc(all, func(f Finished) bool { return !c.provable(&f) })
 }
 
@@ -243,7 +243,7 @@ func (c *capture) describe(t *table) backupset.ChunkedTable {
 	quote := func(name string) string { return pg.QuoteFor(c.encoding, name) }
 	slices.SortFunc(t.chunks, func(a, b backupset.Chunk) int { return int(int64(a.FirstPage) - int64(b.FirstPage)) })
 	d := backupset.ChunkedTable{
-		Schema: t.Schema, Name: t.Name, OID: t.OID, Filenode: t.Filenode, Fingerprint: t.print(),
+		Schema: t.Schema, Name: t.Name, OID: t.OID, Filenode: t.Filenode, Fingerprint: t.fingerprint(),
 		Columns: append([]string{}, t.Columns...), Format: t.format(), Where: t.Where, Chunks: append([]backupset.Chunk{}, t.chunks...),
 	}
 	into := t.Table
