@@ -56,11 +56,19 @@ func (p *preparation) checkObjects(ctx context.Context, chosen []backupset.Datab
 }
 
 func problemsError(problems []backupset.Problem) error {
+	const shown = 20
 	var errs []error
+	n := 0
 	for _, problem := range problems {
-		if problem.Severity == backupset.Damage {
+		if problem.Severity != backupset.Damage {
+			continue
+		}
+		if n++; n <= shown {
 			errs = append(errs, problem.Err)
 		}
+	}
+	if n > shown {
+		errs = append(errs, fmt.Errorf("and %d more objects are damaged", n-shown))
 	}
 	return errors.Join(errs...)
 }

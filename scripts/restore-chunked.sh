@@ -41,7 +41,10 @@ usage() {
     while IFS= read -r line; do
         case $line in
         '#!'*) ;;
-        '#'*) printf '%s\n' "${line#\#}" ;;
+        '#'*)
+            line=${line#\#}
+            printf '%s\n' "${line# }"
+            ;;
         *) break ;;
         esac
     done <"$self"

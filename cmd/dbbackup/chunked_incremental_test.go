@@ -130,7 +130,7 @@ func TestIncrementalSetOfADamagedBase(t *testing.T) {
 	t.Run("a byte is another", func(t *testing.T) {
 		withFlipped(t, filepath.Join(base, reference.Name), reference.Bytes/2, func() {
 			verified(t)
-			refused(t, "SHA-256")
+			refused(t, "its sha256 is")
 			wantSums(t, set, false)
 		})
 		wantSound(t, store, 2)
@@ -219,7 +219,8 @@ func TestIncrementalOfSomethingElseIsFull(t *testing.T) {
 	}
 	full(t, other)
 	full(t, c) // the newest set is the other server's now
-	c.Exec(t, "postgres", "ALTER DATABASE "+db+" RENAME TO "+db+"_was; CREATE DATABASE "+db+" TEMPLATE "+db+"_was")
+	c.Exec(t, "postgres", "ALTER DATABASE "+db+" RENAME TO "+db+"_was")
+	c.Exec(t, "postgres", "CREATE DATABASE "+db+" TEMPLATE "+db+"_was")
 	t.Cleanup(func() { c.DropDatabase(t, db+"_was") })
 	full(t, c)
 }
@@ -237,10 +238,7 @@ func TestIncrementalAfterACrashThatTookTransactionsBack(t *testing.T) {
 	dbbackup(t, c.Env(), chunking(store, db)...).must(t, exitOK)
 	c.Kill(t)
 	c.Restart(t)
-	c.Exec(t, db, "INSERT INTO t VALUES (21, 'new') ")
-	if n := c.QueryString(t, db, "SELECT count(*) FROM t"); n != "21" {
-		t.Logf("the crash took nothing back: %s rows", n)
-	}
+	c.Exec(t, db, "INSERT INTO t VALUES (21, 'new')")
 	increment(t, c, store, db)
 	to := free(t, c)
 	dbbackup(t, c.Env(), restoring(store, db, "--target-db", to, "--set", idsOf(t, store)[1])...).must(t, exitOK)

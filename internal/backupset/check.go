@@ -2,6 +2,7 @@ package backupset
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -187,7 +188,12 @@ func (s *Set) CheckObjects(ctx context.Context, objects []Object, references []R
 		check(s.ID(), o, func(err error) Problem { return s.problem(o.Name, err) })
 	}
 	for _, r := range references {
-		check(r.Set, r.Object, r.problem)
+		check(r.Set, r.Object, func(err error) Problem {
+			if errors.Is(err, store.ErrNotExist) {
+				err = missingReference(r, "is missing")
+			}
+			return r.problem(err)
+		})
 	}
 	_ = group.Wait() // the functions return no error: each problem is collected
 	slices.SortFunc(problems, func(a, b Problem) int { return strings.Compare(a.Object, b.Object) })

@@ -54,7 +54,7 @@ func TestRestoreByHand(t *testing.T) {
 			create(t, c, to, encoding)
 			c.Exec(t, db, oddities)
 			s := newSite(t, c, db)
-			wide := func(c *capture) { c.limits.wideOver, c.limits.refuseWide = 1000, true }
+			wide := func(c *capture) { c.limits.wideOver, c.limits.refuse = 1000, refuseRows }
 			first := s.capture(t, shot{tune: wide})
 			c.Exec(t, db, "UPDATE bytes SET label = 'ü' WHERE id = 7; SELECT nextval('fresh')")
 			set := s.capture(t, shot{base: first.base(), tune: wide})

@@ -113,6 +113,7 @@ type capture struct {
 	snapshot *snapshot
 	ended    ended
 	leader   *pg.Conn // exported the snapshot, and holds the locks
+	holder   *keeper  // the second keeper, which has all locks, too
 	encoding string
 	planner  planner
 	shapes   []pg.Shape
@@ -214,7 +215,7 @@ func (c *capture) begin(ctx context.Context) error {
 		c.snapshot.close(ctx)
 		return err
 	}
-	c.snapshot.addKeeper(second)
+	c.holder = c.snapshot.addKeeper(second)
 	c.captured.Snapshot, c.captured.Timeline = exported, c.identity.Timeline
 	return nil
 }
@@ -236,18 +237,17 @@ func (c *capture) lock(ctx context.Context) error {
 	if c.sequences, err = c.leader.Sequences(ctx); err != nil {
 		return err
 	}
-	return c.lockAs(ctx, c.leader)
+	if err := c.lockAs(ctx, c.leader); err != nil {
+		return err
+	}
+	return c.lockHolder(ctx, c.holder.session.(*pg.Stream)) //nolint:forcetypeassert // begin made it one
 }
 
 // lockAs takes all locks in a session under the snapshot.
 func (c *capture) lockAs(ctx context.Context, conn *pg.Conn) error {
-	names := make([]pgname.Table, len(c.shapes))
-	for i := range c.shapes {
-		names[i] = c.shapes[i].Table
-	}
 	var blockers pgdump.Blockers
 	stop := blockers.WatchPID(ctx, c.src.Endpoint, conn.PID(), c.report, c.req.Database)
-	err := conn.LockTables(ctx, names, c.req.LockTimeout)
+	err := conn.LockTables(ctx, c.tableNames(), c.req.LockTimeout)
 	stop()
 	switch {
 	case pg.IsGone(err):
@@ -350,13 +350,27 @@ func (c *capture) dumpSchema(ctx context.Context) error {
 	return nil
 }
 
-// explainDump finds out whether pg_dump failed because the server went away.
+// explainDump finds out whether pg_dump failed because the server went away, or
+// because it waited behind somebody who waits for the leader.
 func (c *capture) explainDump(ctx context.Context, err error) error {
 	var exit *child.ExitError
-	if !errors.As(err, &exit) || exit.Cause != nil || ctx.Err() != nil || c.snapshot.held(ctx) || ctx.Err() != nil {
+	if !errors.As(err, &exit) || exit.Cause != nil || ctx.Err() != nil {
 		return err
 	}
-	return fault.New(fault.Unavailable, "", "a session that held the snapshot is lost, too: %w", err)
+	held, queued := c.snapshot.held(ctx), false
+	_ = c.apart(ctx, func(ctx context.Context, conn *pg.Conn) error { // err is what counts
+		blocked, err := conn.BlockedByUs(ctx, c.snapshot.pids())
+		queued = len(blocked) > 0
+		return err
+	})
+	switch {
+	case ctx.Err() != nil:
+	case !held:
+		return fault.New(fault.Unavailable, "", "a session that held the snapshot is lost, too: %w", err)
+	case queued:
+		return fmt.Errorf("%w: %w", errQueued, err)
+	}
+	return err
 }
 
 // replaceKeeper puts a new session in the place of one that was lost. That of
@@ -368,6 +382,9 @@ func (c *capture) replaceKeeper(ctx context.Context, k *keeper) error {
 		stream, err := c.snapshot.join(ctx)
 		if err != nil {
 			return err
+		}
+		if err := c.lockHolder(ctx, stream); err != nil {
+			return errors.Join(err, stream.Close(ctx))
 		}
 		return c.snapshot.replace(ctx, k, stream)
 	}
@@ -385,6 +402,9 @@ func (c *capture) replaceKeeper(ctx context.Context, k *keeper) error {
 	}
 	if err == nil {
 		err = c.lockAs(ctx, conn)
+	}
+	if pg.IsLockTimeout(err) {
+		err = fmt.Errorf("%w: %w", errQueued, err)
 	}
 	if err == nil {
 		err = c.snapshot.replace(ctx, k, conn)

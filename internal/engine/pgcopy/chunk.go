@@ -82,7 +82,7 @@ func (w *worker) readNarrow(ctx context.Context, t *table, e extent, open bool, 
 		return backupset.Chunk{}, nil, errors.Join(err, out.Abort())
 	}
 	chunk := backupset.Chunk{Piece: piece, FirstPage: e.first, EndPage: e.end}
-	if piece.Rows == 0 {
+	if piece.Rows == 0 && condition == "" { // else it will count rows that lie elsewhere, and has to have an object
 		chunk.Piece = emptyChunk(piece.Codec).Piece
 		return chunk, nil, out.Abort()
 	}
@@ -156,8 +156,9 @@ func (w *worker) pack(ctx context.Context, parts []small) error {
 		results, objects, err = w.readPack(ctx, parts)
 		return err
 	})
-	if err != nil && !w.stream.Lost() && ctx.Err() == nil && pg.IsRefused(err) {
-		return w.unpack(ctx, parts) // one of them is a case of its own
+	if err != nil && !w.stream.Lost() && ctx.Err() == nil && pg.IsRefused(err) && !pg.IsLockTimeout(err) {
+		w.c.unpack(parts) // one of them is a case of its own
+		return nil
 	}
 	if err != nil {
 		return err
@@ -165,14 +166,12 @@ func (w *worker) pack(ctx context.Context, parts []small) error {
 	return w.c.keep(ctx, results, objects)
 }
 
-// unpack reads each extent into an object of its own.
-func (w *worker) unpack(ctx context.Context, parts []small) error {
+// unpack lets each extent be read into an object of its own, by jobs that can be
+// done again one by one.
+func (c *capture) unpack(parts []small) {
 	for _, s := range parts {
-		if err := w.chunk(ctx, s.t, s.extent, true); err != nil {
-			return fmt.Errorf("table %s: %w", s.t.Printable(), err)
-		}
+		c.addChunk(s.t, region{extent: s.extent, open: true})
 	}
-	return nil
 }
 
 func (w *worker) readPack(ctx context.Context, parts []small) ([]result, []backupset.Object, error) {

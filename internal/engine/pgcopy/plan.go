@@ -29,8 +29,18 @@ type limits struct {
 	wideOver   int64         // bytes from which a row is wide
 	sliceBytes int64         // of a value that is read in slices
 	pingEvery  time.Duration // see snapshot.keep
-	refuseWide bool          // rows above wideOver are taken for such as the server cannot send
+	refuse     refusal
 }
+
+// refusal is what is taken for too large for the server, although it is not, when it
+// holds a row above wideOver.
+type refusal int
+
+const (
+	refuseNothing refusal = iota
+	refuseChunks
+	refuseRows // and chunks
+)
 
 func ordinary() limits {
 	return limits{leastChunk: leastChunk, minTail: minTail, wideOver: wideOver, sliceBytes: sliceBytes, pingEvery: pingEvery}

@@ -129,12 +129,16 @@ func (s *snapshot) join(ctx context.Context) (*pg.Stream, error) {
 // snapshot when no keeper is left.
 func (s *snapshot) joinWorker(ctx context.Context) (*pg.Stream, error) {
 	stream, err := s.join(ctx)
-	if err == nil {
-		s.mu.Lock()
-		s.workers[stream] = working
-		s.mu.Unlock()
+	if err != nil {
+		return nil, err
 	}
-	return stream, err
+	if err := stream.WaitForLocks(ctx, queueWait); err != nil {
+		return nil, errors.Join(err, stream.Close(ctx))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.workers[stream] = working
+	return stream, nil
 }
 
 // claim takes a worker's session back from its rest.
@@ -309,7 +313,9 @@ func (s *snapshot) held(ctx context.Context) bool {
 }
 
 func (k *keeper) alive(ctx context.Context) bool {
-	k.mu.Lock()
+	if !k.mu.TryLock() {
+		return true // it is in use, and who uses it finds out
+	}
 	defer k.mu.Unlock()
 	if !k.lost && k.session.Ping(ctx) != nil && ctx.Err() == nil {
 		k.lost = true

@@ -70,7 +70,7 @@ func (w *worker) readWide(ctx context.Context, t *table, e extent, open bool) (b
 
 // tooLarge reports whether a read was refused for the size of a row.
 func (w *worker) tooLarge(err error) bool {
-	return pg.IsTooLarge(err) || err == nil && w.limits.refuseWide
+	return pg.IsTooLarge(err) || err == nil && w.limits.refuse >= refuseChunks
 }
 
 // rowPiece is some columns of a wide row that are read together.
@@ -124,7 +124,7 @@ func (w *worker) readRow(ctx context.Context, t *table, id string) (row backupse
 // eachPiece calls fn with the row as a whole and, when that is too large for the
 // server, with each of its pieces.
 func (w *worker) eachPiece(ctx context.Context, t *table, fn func(p rowPiece) error) error {
-	if !w.limits.refuseWide {
+	if w.limits.refuse < refuseRows {
 		err := w.stream.Released(ctx, func() error { return fn(t.wholeRow()) })
 		if !pg.IsTooLarge(err) || w.stream.Lost() {
 			return err

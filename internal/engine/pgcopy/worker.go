@@ -71,6 +71,9 @@ func (w *worker) do(ctx context.Context, j *job) error {
 			w.c.snapshot.rest(w.stream)
 			return nil
 		}
+		if pg.IsLockTimeout(err) && !w.stream.Lost() {
+			return w.c.readHeld(ctx, w, j)
+		}
 		if !w.stream.Lost() || ctx.Err() != nil || losses >= maxLosses || !pg.Lost(err) {
 			return fmt.Errorf("%s: %w", j.what, err)
 		}

@@ -1,0 +1,47 @@
+package pg
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"dbbackup/internal/pgname"
+)
+
+// LockTables takes ACCESS SHARE locks within the session's transaction, at once or
+// not at all: then the error is IsLockTimeout, and the transaction goes on.
+func (s *Stream) LockTables(ctx context.Context, tables []pgname.Table) error {
+	const batch = 100
+	for from := 0; from < len(tables); from += batch {
+		some := tables[from:min(from+batch, len(tables))]
+		names := make([]string, len(some))
+		for i, t := range some {
+			names[i] = "ONLY " + s.Quote(t.Schema) + "." + s.Quote(t.Name)
+		}
+		step := "lock table " + some[0].Printable() + " and others"
+		if err := s.Exec(ctx, step, "SAVEPOINT locks"); err != nil {
+			return err
+		}
+		err := s.Exec(ctx, step, "LOCK TABLE "+strings.Join(names, ", ")+" IN ACCESS SHARE MODE NOWAIT")
+		if err != nil && !s.Lost() {
+			if backErr := s.Exec(ctx, step, "ROLLBACK TO SAVEPOINT locks"); backErr != nil {
+				return err
+			}
+		}
+		// Out of it in any case: a snapshot cannot be exported from within.
+		if endErr := s.Exec(ctx, step, "RELEASE SAVEPOINT locks"); err == nil {
+			err = endErr
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// WaitForLocks bounds how long each statement of the session waits for a lock;
+// after that the error is IsLockTimeout.
+func (s *Stream) WaitForLocks(ctx context.Context, wait time.Duration) error {
+	return s.Exec(ctx, "prepare session", fmt.Sprintf("SET lock_timeout = %d", wait.Milliseconds()))
+}
