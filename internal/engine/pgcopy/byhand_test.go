@@ -25,6 +25,7 @@ const oddities = `
 	CREATE TABLE wide (id int GENERATED ALWAYS AS IDENTITY, "a""é" text, b bytea, n numeric);
 	ALTER TABLE wide ALTER "a""é" SET STORAGE EXTERNAL;
 	INSERT INTO wide ("a""é", b, n) SELECT repeat('x', CASE WHEN g % 3 = 0 THEN 700000 ELSE 10 END), decode(repeat('00ff', g), 'hex'), g FROM generate_series(1, 6) g;
+	CREATE TABLE huge (body text); ALTER TABLE huge ALTER body SET STORAGE EXTERNAL; INSERT INTO huge VALUES (repeat('x', 1200000));
 	CREATE TYPE mood AS ENUM ('sad', 'happy');
 	CREATE TABLE moods (m mood, id int) PARTITION BY HASH (m);
 	CREATE TABLE moods_0 PARTITION OF moods FOR VALUES WITH (MODULUS 2, REMAINDER 0);

@@ -19,17 +19,17 @@ func TestWideRows(t *testing.T) {
 	c.Exec(t, s.db, `
 		CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE TYPE pair AS (a int, b text);
 		CREATE TABLE b (i int GENERATED ALWAYS AS IDENTITY, body bytea, note text, twice int GENERATED ALWAYS AS (7) STORED, other bytea, n numeric);
-		INSERT INTO b (body, note, other, n) SELECT decode(repeat('00ff0a5c', `+ways+`), 'hex'), repeat(E'\\é\t\n', i % 700), CASE WHEN i % 3 = 0 THEN NULL ELSE '\x01'::bytea END, 10^(i % 50) FROM generate_series(1, 40) i;
+		INSERT INTO b (body, note, other, n) SELECT decode(repeat('00ff0a5c', `+ways+`), 'hex'), repeat(E'\\é\t\n', i % 700), CASE WHEN i % 3 = 0 THEN NULL ELSE '\x01'::bytea END, 10^(i % 50) FROM generate_series(1, 15) i;
 		CREATE TABLE t (body text, "Größe" varchar, c char(20), j jsonb, x xml, ms mood[], p pair, i int[]) ;
 		INSERT INTO t SELECT repeat(E'\\ä\n', `+ways+`), repeat('ß', i), 'c', jsonb_build_object('k', repeat('j', `+ways+`)), '<a>b</a>'::xml, '{sad,glad}'::mood[], (i, repeat('p', `+ways+`))::pair, array_fill(i, ARRAY[`+ways+`])
-		  FROM generate_series(1, 40) i;
+		  FROM generate_series(1, 15) i;
 		INSERT INTO t (body) VALUES (NULL), (''), (repeat('x', 5000));
 		CREATE TABLE p (m mood, body bytea) PARTITION BY HASH (m);
 		CREATE TABLE p0 (body bytea, m mood); ALTER TABLE p0 ALTER m DROP NOT NULL; ALTER TABLE p ATTACH PARTITION p0 FOR VALUES WITH (MODULUS 2, REMAINDER 0);
 		CREATE TABLE p1 PARTITION OF p FOR VALUES WITH (MODULUS 2, REMAINDER 1);
 		INSERT INTO p (m, body) SELECT (CASE WHEN i % 2 = 0 THEN 'sad' ELSE 'glad' END)::mood, decode(repeat('00', `+ways+`), 'hex') FROM generate_series(1, 20) i;
 		CREATE TABLE narrow (body text); INSERT INTO narrow VALUES ('x')`)
-	for over, refuse := range map[int64]refusal{1000: refuseChunks, 900: refuseRows, 100: refuseRows} {
+	for over, refuse := range map[int64]refusal{1000: refuseChunks, 100: refuseRows} {
 		lower := func(l *limits) { l.wideOver, l.sliceBytes, l.refuse = over, 300, refuse }
 		first := s.capture(t, shot{bytes: 8 << 10, tune: func(c *capture) { lower(&c.limits) }})
 		wide := 0
@@ -38,7 +38,7 @@ func TestWideRows(t *testing.T) {
 				wide += len(chunk.Wide)
 			}
 		}
-		if wide < 20 {
+		if wide < 15 {
 			t.Errorf("%d rows were captured column by column: the test shows nothing", wide)
 		}
 		first.intact(t)
@@ -54,6 +54,9 @@ func TestWideRows(t *testing.T) {
 			s.sameRows(t, db, "b", "t", "narrow", "(SELECT * FROM p)")
 		}
 		same(first)
+		if refuse == refuseChunks {
+			continue
+		}
 		s.settle(t)
 		// An incremental set takes such chunks over.
 		again := s.capture(t, shot{bytes: 8 << 10, tune: func(c *capture) { lower(&c.limits) }})
