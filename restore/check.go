@@ -27,6 +27,10 @@ func (p *preparation) checkObjects(ctx context.Context, chosen []backupset.Datab
 	var objects []backupset.Object
 	var references []backupset.Reference
 	for _, d := range chosen {
+		if p.partly(d) {
+			objects = append(objects, withoutRows(set, d)...)
+			continue
+		}
 		objects = append(objects, set.ObjectsOf(d.Name)...)
 		references = append(references, set.ReferencesOf(d.Name)...)
 	}
@@ -35,6 +39,14 @@ func (p *preparation) checkObjects(ctx context.Context, chosen []backupset.Datab
 			objects = append(objects, o)
 		}
 	}
+	if err := p.read(ctx, objects, references); err != nil {
+		return err
+	}
+	return notWritten(p.checkPlainDumps(ctx, chosen))
+}
+
+// read reads objects to their ends.
+func (p *preparation) read(ctx context.Context, objects []backupset.Object, references []backupset.Reference) error {
 	total := int64(0)
 	for _, o := range objects {
 		total += o.Bytes
@@ -42,15 +54,19 @@ func (p *preparation) checkObjects(ctx context.Context, chosen []backupset.Datab
 	for _, o := range references {
 		total += o.Bytes
 	}
-	task := p.o.Report.Task("check "+set.ID(), total)
+	task := p.o.Report.Task("check "+p.o.Set.ID(), total)
 	var read atomic.Int64
-	err := problemsError(set.CheckObjects(ctx, objects, references, func(n int64) { task.Progress(read.Add(n)) }))
-	if err == nil {
-		err = p.checkPlainDumps(ctx, chosen)
-	}
+	err := problemsError(p.o.Set.CheckObjects(ctx, objects, references, func(n int64) { task.Progress(read.Add(n)) }))
 	task.End(err)
 	if err == nil {
 		return ctx.Err()
+	}
+	return notWritten(err)
+}
+
+func notWritten(err error) error {
+	if err == nil {
+		return nil
 	}
 	return fmt.Errorf("check before the restore, nothing was written: %w", err)
 }

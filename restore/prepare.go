@@ -95,6 +95,9 @@ func Prepare(ctx context.Context, o Options) (*Plan, error) {
 			return nil, err
 		}
 	}
+	if err := p.checkChunks(ctx); err != nil {
+		return nil, err
+	}
 	if err := p.checkTarget(ctx, chosen); err != nil {
 		return nil, err
 	}

@@ -83,6 +83,10 @@ func TestT52ChangesOfTablesWait(t *testing.T) {
 			db, store, to := family(t, c), newStore(t), free(t, c)
 			then := copied(t, c, db)
 			r := startSlow(t, c, chunking(store, db, append(slow, "--stall-timeout", "10s")...)...)
+			eventually(t, "pg_dump is done", func() bool { // before that the run gives way, see TestT56
+				found, err := filepath.Glob(filepath.Join(store, "*", "databases", "*.chunks", backupset.SchemaName))
+				return err == nil && len(found) == 1
+			})
 			changed := beside(t, c, db, sql)
 			got := r.wait(t)
 			got.want(t, exitOK, "a session waits for a lock of this backup", sql)
@@ -93,6 +97,26 @@ func TestT52ChangesOfTablesWait(t *testing.T) {
 			zoo.Compare(t, c, then, c, to)
 		})
 	}
+}
+
+// T56: a table is changed between the leader's locks and pg_dump's, which would
+// wait behind that for ever. The capture gives way and begins again.
+func TestT56ChangeBeforePgDump(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db, store, to, dir := family(t, c), newStore(t), free(t, c), t.TempDir()
+	env := shim(t, c, fmt.Sprintf(`
+if [ ! -e %[1]s/begun ]; then touch %[1]s/begun; until [ -e %[1]s/go ]; do sleep 0.05; done; fi
+exec "$real" "$@"`, dir))
+	r := start(t, env, chunking(store, db)...)
+	eventually(t, "pg_dump was started", func() bool { _, err := os.Stat(filepath.Join(dir, "begun")); return err == nil })
+	changed := beside(t, c, db, "ALTER TABLE child ALTER id TYPE bigint")
+	writeFile(t, filepath.Join(dir, "go"), nil, 0o600)
+	r.wait(t).want(t, exitOK, "a session that waits for our locks stands in the way", "from the chunks that are there")
+	if err := <-changed; err != nil {
+		t.Error(err)
+	}
+	wantRestored(t, c, store, db, to)
 }
 
 // beside runs a statement in a session of its own, and returns when it waits for

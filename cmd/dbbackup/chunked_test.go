@@ -123,13 +123,18 @@ func wantNoScratch(t testing.TB, store string) {
 	}
 }
 
-// rewriteContents changes a contents.json, and returns what it is then.
-func rewriteContents(t testing.TB, path string, change func(c *backupset.Contents)) []byte {
+func readContents(t testing.TB, path string) (c backupset.Contents) {
 	t.Helper()
-	var c backupset.Contents
 	if err := json.Unmarshal(readFile(t, path), &c); err != nil {
 		t.Fatal(err)
 	}
+	return c
+}
+
+// rewriteContents changes a contents.json, and returns what it is then.
+func rewriteContents(t testing.TB, path string, change func(c *backupset.Contents)) []byte {
+	t.Helper()
+	c := readContents(t, path)
 	change(&c)
 	text, err := json.Marshal(c)
 	if err != nil {

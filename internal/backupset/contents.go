@@ -198,10 +198,10 @@ func (c *Contents) validate(m *Manifest, d *Database) error {
 	}
 	var err error
 	c.Pieces(func(t *ChunkedTable, p *Piece) {
-		if err == nil {
-			err = p.check(d, objects, references)
+		if err != nil {
+			return
 		}
-		if err != nil && t != nil {
+		if err = p.check(d, objects, references); err != nil && t != nil {
 			err = fmt.Errorf("table %q.%q: %w", t.Schema, t.Name, err)
 		}
 	})

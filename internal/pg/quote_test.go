@@ -30,7 +30,7 @@ func TestQuoteForEncodings(t *testing.T) {
 			check := connect(t, resolve(t, paramsOf(c)), db)
 			for _, text := range append(more, plain...) {
 				name := s.Quote(text)
-				if err := s.Exec(t.Context(), "make", "CREATE TABLE "+name+" AS SELECT "+LiteralFor(encoding, text)+"::text AS "+name); err != nil {
+				if err := s.Exec(t.Context(), "make", "CREATE TABLE public."+name+" AS SELECT "+LiteralFor(encoding, text)+"::text AS "+name); err != nil {
 					t.Errorf("%q: %v", text, err)
 					continue
 				}
@@ -42,10 +42,21 @@ func TestQuoteForEncodings(t *testing.T) {
 				if err != nil || len(got) != 1 || got[0] != text {
 					t.Errorf("string %q became %q, %v", text, got, err)
 				}
-				if err := s.Exec(t.Context(), "drop", "DROP TABLE "+name); err != nil {
+				if err := s.Exec(t.Context(), "drop", "DROP TABLE public."+name); err != nil {
 					t.Fatal(err)
 				}
 			}
 		})
+	}
+}
+
+func TestParseLSN(t *testing.T) {
+	for text, want := range map[string]uint64{
+		"0/0": 0, "0/1A2B3C4": 0x1a2b3c4, "16/B374D848": 0x16_b374d848, "FFFFFFFF/FFFFFFFF": 1<<64 - 1, "1/0": 1 << 32,
+		"": 0, "x": 0, "1": 0, "1/": 0, "/1": 0, "1/2/3": 0, "1/100000000": 0, "-1/1": 0,
+	} {
+		if got := ParseLSN(text); got != want {
+			t.Errorf("ParseLSN(%q) = %x, want %x", text, got, want)
+		}
 	}
 }

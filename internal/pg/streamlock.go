@@ -45,3 +45,14 @@ func (s *Stream) LockTables(ctx context.Context, tables []pgname.Table) error {
 func (s *Stream) WaitForLocks(ctx context.Context, wait time.Duration) error {
 	return s.Exec(ctx, "prepare session", fmt.Sprintf("SET lock_timeout = %d", wait.Milliseconds()))
 }
+
+// WaitsForLock reports whether a session of an application, other than some
+// backends, waits for a lock.
+func (c *Conn) WaitsForLock(ctx context.Context, application string, but []uint32) (bool, error) {
+	others := make([]int32, len(but))
+	for i, pid := range but {
+		others[i] = int32(pid) //nolint:gosec // a pid
+	}
+	return value[bool](ctx, c, "look for sessions that wait", `SELECT count(*) > 0 FROM pg_stat_activity
+		WHERE application_name = $1 AND wait_event_type = 'Lock' AND NOT pid = ANY ($2::int[])`, application, others)
+}

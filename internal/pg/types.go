@@ -77,8 +77,9 @@ const (
 	firstOwn   = 16384 // FirstNormalObjectId: what initdb made lies below
 )
 
-// namesObjects are the reg* types: their text is a name, their binary form an OID.
-var namesObjects = []uint32{24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191, 8326}
+// namesObjects are the reg* types, whose text is a name and whose binary form an
+// OID, and aclitem, whose text names roles.
+var namesObjects = []uint32{24, 1033, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191, 8326}
 
 // closure calls fn for a type and all that it consists of, each once.
 func (s typeSet) closure(oid uint32, fn func(t *typeInfo)) {

@@ -242,6 +242,7 @@ func TestInterruptedRun(t *testing.T) {
 	c := shared.Cluster(t)
 	s := newSite(t, c, c.Database(t))
 	c.Exec(t, s.db, wideTable)
+	s.settle(t)
 	set, base := s.begin(t), NewBase()
 	ctx, cancel := context.WithCancel(t.Context())
 	_, err := s.into(ctx, t, set, shot{

@@ -56,6 +56,7 @@ func TestRestoreByHand(t *testing.T) {
 			c.Exec(t, db, oddities)
 			s := newSite(t, c, db)
 			wide := func(c *capture) { c.limits.wideOver, c.limits.refuse = 1000, refuseRows }
+			s.settle(t)
 			first := s.capture(t, shot{tune: wide})
 			c.Exec(t, db, "UPDATE bytes SET label = 'ü' WHERE id = 7; SELECT nextval('fresh')")
 			set := s.capture(t, shot{base: first.base(), tune: wide})
@@ -75,6 +76,7 @@ func TestRestoreByHandRefuses(t *testing.T) {
 	c := shared.Cluster(t)
 	s := newSite(t, c, c.Database(t))
 	c.Exec(t, s.db, "CREATE TABLE t AS SELECT g AS id FROM generate_series(1, 1000) g")
+	s.settle(t)
 	first := s.capture(t, shot{})
 	set := s.capture(t, shot{base: first.base()})
 	to := c.Database(t)

@@ -207,6 +207,15 @@ func (c *capture) begin(ctx context.Context) error {
 	if c.ended.WALPosition, err = conn.WAL(ctx); err != nil {
 		return closing(err)
 	}
+	if c.identity.Known() { // so the role may ask: what is refused would end the transaction
+		after, err := conn.Identity(ctx)
+		if err != nil {
+			return closing(err)
+		}
+		if after != c.identity { // promoted meanwhile: nobody knows on which side the snapshot is
+			c.identity.Timeline = 0
+		}
+	}
 	c.ended.at = time.Now()
 	c.leader, c.encoding = conn, conn.ServerEncoding()
 	c.snapshot = newSnapshot(c.src.Endpoint, c.req.Database, exported, conn)

@@ -151,6 +151,7 @@ func TestLostSessions(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, c, c.Database(t))
 			c.Exec(t, s.db, wideTable)
+			s.settle(t)
 			st := &stage{t: t, s: s}
 			got := s.capture(t, shot{
 				bytes: wideChunk, quiet: true, tune: func(c *capture) { c.manners.set(true) },
@@ -243,6 +244,7 @@ func TestAllSessionsLost(t *testing.T) {
 	c := shared.Cluster(t)
 	s := newSite(t, c, c.Database(t))
 	c.Exec(t, s.db, wideTable)
+	s.settle(t)
 	base, set := NewBase(), s.begin(t)
 	finished := func() int {
 		base.mu.Lock()
@@ -297,6 +299,7 @@ func TestWorkEndsWhileLeaderIsReplaced(t *testing.T) {
 	c := shared.Cluster(t)
 	s := newSite(t, c, c.Database(t))
 	c.Exec(t, s.db, wideTable)
+	s.settle(t)
 	locker := c.Connect(t, s.db)
 	st := &stage{t: t, s: s}
 	got := s.capture(t, shot{
@@ -330,6 +333,7 @@ func TestLeaderLostAtTheEnd(t *testing.T) {
 	c := shared.Cluster(t)
 	s := newSite(t, c, c.Database(t))
 	c.Exec(t, s.db, wideTable)
+	s.settle(t)
 	st := &stage{t: t, s: s}
 	got := s.capture(t, shot{
 		bytes: 64 << 20, quiet: true, tune: func(c *capture) {
@@ -414,6 +418,7 @@ func TestLockThatWasContended(t *testing.T) {
 	c := shared.Cluster(t)
 	s := newSite(t, c, c.Database(t))
 	c.Exec(t, s.db, wideTable)
+	s.settle(t)
 	s.canned(t)
 	locker := c.Connect(t, s.db)
 	_, err := locker.PgConn().Exec(t.Context(), "BEGIN; LOCK TABLE blobs IN ACCESS EXCLUSIVE MODE").ReadAll()

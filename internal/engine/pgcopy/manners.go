@@ -127,6 +127,13 @@ func (c *capture) lookForBlocked(ctx context.Context, conn *pg.Conn, told map[in
 			return ErrYielded
 		}
 	}
+	if len(blocked) == 0 {
+		return nil
+	}
+	// pg_dump behind one of them would wait for ever for the leader.
+	if waits, err := conn.WaitsForLock(ctx, c.application, c.snapshot.pids()); err == nil && waits {
+		return errQueued
+	}
 	return nil
 }
 

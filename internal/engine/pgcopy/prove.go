@@ -101,12 +101,15 @@ func (w *worker) settle(ctx context.Context, doubts []doubt) error {
 // unchanged asks the server.
 func (w *worker) unchanged(ctx context.Context, d doubt) (bool, error) {
 	captured := d.candidate.Chunk
-	sql := fmt.Sprintf("SELECT count(*), count(*) FILTER (WHERE age(xmin) BETWEEN 0 AND age('%d'::xid))%s",
-		uint32(d.candidate.Horizon), //nolint:gosec // the low half is what an xid is
-		w.from(d.t, extent{captured.FirstPage, captured.EndPage}, false, ""))
+	horizon := uint32(d.candidate.Horizon) //nolint:gosec // the low half is what an xid is
+	sql := fmt.Sprintf("SELECT count(*), count(*) FILTER (WHERE age(xmin) BETWEEN 0 AND age('%d'::xid)), age('%d'::xid)%s",
+		horizon, horizon, w.from(d.t, extent{captured.FirstPage, captured.EndPage}, false, ""))
 	counts, err := w.stream.Int64s(ctx, "look for changes", sql)
 	if err != nil {
 		return false, err
+	}
+	if counts[2] < 0 { // so many transactions since the snapshot that the horizon is ahead now
+		return false, nil
 	}
 	return w.c.proven(captured, counts[0], counts[1]), nil
 }
