@@ -18,7 +18,6 @@ import (
 
 // What changes how rows read, or where they lie, without making them younger.
 func TestProofKnowsWhatElseChangesRows(t *testing.T) {
-	t.Parallel()
 	c := shared.Cluster(t)
 	s := newSite(t, c, c.Database(t))
 	// Each case has a schema of its own, so that all of them cost one capture.
@@ -93,7 +92,6 @@ func TestProofKnowsWhatElseChangesRows(t *testing.T) {
 
 // What a reg* value names may be renamed: chunks with such values are always read.
 func TestProofNeverTrustsNames(t *testing.T) {
-	t.Parallel()
 	c := shared.Cluster(t)
 	s := newSite(t, c, c.Database(t))
 	c.Exec(t, s.db, `CREATE TABLE target (i int); CREATE TYPE pair AS (a int, c regclass); CREATE DOMAIN d AS regclass;
@@ -120,7 +118,6 @@ func TestProofNeverTrustsNames(t *testing.T) {
 
 // A copy of a database has the same files under another identity.
 func TestProofIsForOneDatabase(t *testing.T) {
-	t.Parallel()
 	c := shared.Cluster(t)
 	s := newSite(t, c, c.Database(t))
 	c.Exec(t, s.db, "CREATE TABLE t AS SELECT i FROM generate_series(1, 3000) i")
@@ -157,7 +154,6 @@ func (s *site) settle(t *testing.T) {
 // A standby is the same server at another time: chunks of the primary are right
 // there when it has come as far, and not before. Once promoted it has a history of its own.
 func TestProofOnStandby(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Start(t, pgtest.WithHBA("host all all 127.0.0.1/32 trust"))
 	c.CreateDatabase(t, "app")
 	s := newSite(t, c, "app")
@@ -215,7 +211,6 @@ func rowsIn(t *testing.T, s *site, c captured, condition string) string {
 // A crash undoes what was committed without waiting for the disk, and gives its
 // transaction ids to others.
 func TestProofAfterCrash(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Start(t, pgtest.WithHBA("host all all 127.0.0.1/32 trust"),
 		pgtest.WithSetting("synchronous_commit", "off"), pgtest.WithSetting("wal_writer_delay", "2s"),
 		pgtest.WithSetting("bgwriter_lru_maxpages", "0"), pgtest.WithSetting("autovacuum", "off"))
@@ -238,7 +233,6 @@ func TestProofAfterCrash(t *testing.T) {
 
 // A run that was interrupted is gone on with; what of it is damaged is read again.
 func TestInterruptedRun(t *testing.T) {
-	t.Parallel()
 	c := shared.Cluster(t)
 	s := newSite(t, c, c.Database(t))
 	c.Exec(t, s.db, wideTable)
@@ -316,7 +310,6 @@ func damage(t *testing.T, path string, change func([]byte) []byte) {
 
 // Transaction ids have 32 bits, and begin again.
 func TestProofAcrossWraparound(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Start(t, pgtest.WithHBA("host all all 127.0.0.1/32 trust"), pgtest.WithSetting("autovacuum", "off"))
 	c.CreateDatabase(t, "app")
 	s := newSite(t, c, "app")

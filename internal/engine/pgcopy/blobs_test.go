@@ -41,7 +41,6 @@ func FuzzBlobOwner(f *testing.F) {
 // T70, of a few thousand: content with holes, owners, privileges and comments, in
 // two encodings. What did not change is not read again, although others come and go.
 func TestLargeObjects(t *testing.T) {
-	t.Parallel()
 	c := shared.Cluster(t)
 	owner, reader := "lo owner é", `lo "reader"`
 	for _, role := range []string{owner, reader} {

@@ -44,12 +44,10 @@ const oddities = `
 // A set restores without this program, in every encoding, with chunks of an older
 // set and rows in pieces.
 func TestRestoreByHand(t *testing.T) {
-	t.Parallel()
 	c := shared.Cluster(t)
 	c.Exec(t, "postgres", `DO $$ BEGIN CREATE ROLE "own""er"; EXCEPTION WHEN duplicate_object THEN NULL; END $$`)
 	for _, encoding := range []string{"UTF8", "LATIN1", "SQL_ASCII"} {
 		t.Run(encoding, func(t *testing.T) {
-			t.Parallel()
 			db, to := "by_hand_"+strings.ToLower(encoding), "it's \\ \"$(touch pwned)\"\n"+encoding
 			create(t, c, db, encoding)
 			create(t, c, to, encoding)
@@ -72,7 +70,6 @@ func TestRestoreByHand(t *testing.T) {
 // What is damaged or missing is found before anything is written, and a database
 // that is not empty is not written to.
 func TestRestoreByHandRefuses(t *testing.T) {
-	t.Parallel()
 	c := shared.Cluster(t)
 	s := newSite(t, c, c.Database(t))
 	c.Exec(t, s.db, "CREATE TABLE t AS SELECT g AS id FROM generate_series(1, 1000) g")

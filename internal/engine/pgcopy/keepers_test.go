@@ -103,7 +103,6 @@ func (st *stage) open() { st.c.manners.set(false) }
 // T58, and design "Snapshot keepers": whoever of those that hold the snapshot is
 // lost, the rows are those of the snapshot, each once.
 func TestLostSessions(t *testing.T) {
-	t.Parallel()
 	c := shared.Cluster(t)
 	for name, lose := range map[string]func(st *stage){
 		"leader": func(st *stage) {
@@ -148,7 +147,6 @@ func TestLostSessions(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			s := newSite(t, c, c.Database(t))
 			c.Exec(t, s.db, wideTable)
 			s.settle(t)
@@ -189,7 +187,6 @@ func (st *stage) noSessions() {
 // An idle worker is the only one that still holds the snapshot: nobody may wait
 // for it to do something.
 func TestIdleWorkerHoldsTheSnapshot(t *testing.T) {
-	t.Parallel()
 	c := shared.Cluster(t)
 	s := newSite(t, c, c.Database(t))
 	c.Exec(t, s.db, wideTable+"DROP TABLE blobs")
@@ -240,7 +237,6 @@ func pidOfCopy(t *testing.T, s *site) uint32 {
 // When all are lost the attempt fails, and the next one begins with what the first
 // one has finished.
 func TestAllSessionsLost(t *testing.T) {
-	t.Parallel()
 	c := shared.Cluster(t)
 	s := newSite(t, c, c.Database(t))
 	c.Exec(t, s.db, wideTable)
@@ -295,7 +291,6 @@ func TestAllSessionsLost(t *testing.T) {
 
 // Somebody keeps the new leader from its locks, and the work ends meanwhile.
 func TestWorkEndsWhileLeaderIsReplaced(t *testing.T) {
-	t.Parallel()
 	c := shared.Cluster(t)
 	s := newSite(t, c, c.Database(t))
 	c.Exec(t, s.db, wideTable)
@@ -329,7 +324,6 @@ func (st *stage) lockOut(conn *pgx.Conn, table string) {
 
 // The leader is lost when all is read, before anybody notices.
 func TestLeaderLostAtTheEnd(t *testing.T) {
-	t.Parallel()
 	c := shared.Cluster(t)
 	s := newSite(t, c, c.Database(t))
 	c.Exec(t, s.db, wideTable)
@@ -355,7 +349,6 @@ func TestLeaderLostAtTheEnd(t *testing.T) {
 // T52: what happens to a table between the snapshot and its lock is found out,
 // and is tried again; a table that was emptied never reads as one without rows.
 func TestT52ChangedBeforeItsLock(t *testing.T) {
-	t.Parallel()
 	c := shared.Cluster(t)
 	const schema = `CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE TYPE pair AS (a int, b text);
 		CREATE TABLE first (i int); INSERT INTO first VALUES (1);
@@ -379,7 +372,6 @@ func TestT52ChangedBeforeItsLock(t *testing.T) {
 		"columns swapped": {"ALTER TABLE t RENAME m TO x; ALTER TABLE t RENAME i TO m", "public.t"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			s := newSite(t, c, c.Database(t))
 			c.Exec(t, s.db, schema)
 			locker := c.Connect(t, s.db)
@@ -414,7 +406,6 @@ func waiting(t *testing.T, s *site) bool {
 // A lock that somebody held for a moment must not cost the snapshot's leader the
 // ability to export it (a subtransaction cannot).
 func TestLockThatWasContended(t *testing.T) {
-	t.Parallel()
 	c := shared.Cluster(t)
 	s := newSite(t, c, c.Database(t))
 	c.Exec(t, s.db, wideTable)

@@ -35,7 +35,6 @@ func proofSeconds(t *testing.T) time.Duration {
 // an incremental set are those that its snapshot saw. TestProofControls shows that proofs
 // which are wrong are found out; DBBACKUP_TEST_PROOF_SECONDS shows that under the same load.
 func TestProofUnderLoad(t *testing.T) {
-	t.Parallel()
 	c := shared.Cluster(t)
 	s := newSite(t, c, c.Database(t))
 	c.Exec(t, s.db, loadSchema)
@@ -443,7 +442,6 @@ func (l *load) maintain(ctx context.Context, t *testing.T) {
 
 // Two proofs that are nearly right: what is compared tells them from the right one.
 func TestProofControls(t *testing.T) {
-	t.Parallel()
 	c := shared.Cluster(t)
 	for _, test := range []struct {
 		name    string
@@ -457,7 +455,6 @@ func TestProofControls(t *testing.T) {
 	} {
 		for _, right := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s/right=%t", test.name, right), func(t *testing.T) {
-				t.Parallel()
 				s := newSite(t, c, c.Database(t))
 				c.Exec(t, s.db, loadSchema)
 				open := c.Connect(t, s.db)

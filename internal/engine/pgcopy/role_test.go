@@ -11,7 +11,6 @@ import (
 // A role that may not ask who the server is backs up all the same, and all of it
 // each time.
 func TestRoleThatMayNotAsk(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Start(t, pgtest.WithHBA("host all all 127.0.0.1/32 trust"))
 	c.CreateDatabase(t, "app")
 	s := newSite(t, c, "app")

@@ -12,7 +12,6 @@ import (
 
 // Rows that are captured column by column, with what other rows have gigabytes for.
 func TestWideRows(t *testing.T) {
-	t.Parallel()
 	c := shared.Cluster(t)
 	s := newSite(t, c, c.Database(t))
 	const ways = `CASE i % 5 WHEN 0 THEN 3000 WHEN 1 THEN 999 WHEN 2 THEN 1000 WHEN 3 THEN 1001 ELSE 1 END`
