@@ -34,17 +34,12 @@ func TestRoleThatMayNotAsk(t *testing.T) {
 	}
 	s.sameRows(t, s.replayed(t, second), "t")
 
-	// With the right to ask, but not to look at large objects' pages.
+	// With the right to ask: pg_read_all_data lets it look at large objects' pages, too.
 	c.Exec(t, s.db, "GRANT EXECUTE ON FUNCTION pg_control_system() TO reader")
 	third := reading.capture(t, shot{})
 	fourth := reading.capture(t, shot{base: third.base()})
 	if reused, read := fourth.reused(t, "t"); reused == 0 || read != 0 {
 		t.Errorf("%d chunks reused and %d read", reused, read)
-	}
-	for _, chunk := range fourth.contents.LargeObjects.Data {
-		if chunk.Set != "" {
-			t.Error("large objects were taken over, although nobody could look whether they changed")
-		}
 	}
 	s.sameRows(t, s.replayed(t, fourth), "t")
 }
