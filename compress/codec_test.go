@@ -13,7 +13,7 @@ import (
 
 func codecs() []Codec {
 	all := []Codec{{Name: None}}
-	for level := 1; level <= MaxLevel; level++ {
+	for _, level := range []int{1, 3, MaxLevel} {
 		all = append(all, Codec{Zstd, level}, Codec{Gzip, level})
 	}
 	return all
@@ -72,7 +72,7 @@ func TestCodecRoundTrip(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, size := range []int{0, 1, 100, windowBytes - 1, 3*windowBytes + 17, 5} {
+			for _, size := range []int{0, 1, 100, windowBytes + 17, 5} {
 				w.Reset(io.Discard) // given up
 				if _, err := w.Write(sample(1000)); err != nil {
 					t.Fatal(err)
@@ -135,7 +135,7 @@ func TestCodecGarbageBehind(t *testing.T) {
 
 // T49: what would become more than declared stops there, in little memory.
 func TestCodecLimit(t *testing.T) {
-	const size = 256 << 20
+	const size = 48 << 20
 	for _, c := range []Codec{{Zstd, 1}, {Gzip, 1}} {
 		w, err := c.NewWriter()
 		if err != nil {
@@ -164,7 +164,7 @@ func TestCodecLimit(t *testing.T) {
 			if !errors.Is(err, ErrTooLarge) || n > limit {
 				t.Errorf("%s, limit %d: %d bytes and %v", c, limit, n, err)
 			}
-			if took := after.TotalAlloc - before.TotalAlloc; took > 64<<20 {
+			if took := after.TotalAlloc - before.TotalAlloc; took > 32<<20 {
 				t.Errorf("%s, limit %d: %d bytes of memory were taken", c, limit, took)
 			}
 			in.Close()

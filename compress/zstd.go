@@ -44,17 +44,31 @@ func (w *zstdWriter) close() error                { return w.z.Close() }
 // zstdReader checks the checksum of every frame before it reports io.EOF.
 type zstdReader struct {
 	z    *zstd.Decoder
+	src  *begun
 	in   bounded
 	fail error
 }
 
+// begun remembers whether anything was read: even an empty stream has a frame.
+type begun struct {
+	in  io.Reader
+	any bool
+}
+
+func (b *begun) Read(p []byte) (int, error) {
+	n, err := b.in.Read(p)
+	b.any = b.any || n > 0
+	return n, err
+}
+
 func openZstd(in io.Reader, limit int64) (io.ReadCloser, error) {
-	z, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+	src := &begun{in: in}
+	z, err := zstd.NewReader(src, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
 		zstd.WithDecoderMaxWindow(8*windowBytes), zstd.WithDecoderMaxMemory(1<<40))
 	if err != nil {
 		return nil, fmt.Errorf("open zstd stream: %w", cut(err))
 	}
-	return &zstdReader{z: z, in: bounded{in: z, left: limit}}, nil
+	return &zstdReader{z: z, src: src, in: bounded{in: z, left: limit}}, nil
 }
 
 func (r *zstdReader) Read(p []byte) (int, error) {
@@ -62,6 +76,9 @@ func (r *zstdReader) Read(p []byte) (int, error) {
 		return 0, r.fail
 	}
 	n, err := r.in.Read(p)
+	if err == io.EOF && !r.src.any {
+		err = io.ErrUnexpectedEOF
+	}
 	if err != nil && err != io.EOF && !errors.Is(err, ErrTooLarge) {
 		err = fmt.Errorf("read zstd stream: %w", err)
 	}

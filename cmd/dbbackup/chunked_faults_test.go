@@ -176,13 +176,44 @@ func TestT54HostileSettingsOnBothSides(t *testing.T) {
 	}
 	zoo.HostileSettings(t, source, "odd", "hostile")
 	zoo.HostileSettings(t, target, "template1", "hostile")
+	target.Exec(t, "postgres", "ALTER ROLE hostile RESET default_transaction_read_only") // that is refused, see T78
 	env := func(c *pgtest.Cluster) []string {
 		return append(c.Env(), "PGUSER=hostile", "PGPASSWORD=secret", "PGCLIENTENCODING=LATIN1", "PGDATESTYLE=SQL, DMY", "PGTZ=Asia/Kathmandu")
 	}
 	store := newStore(t)
 	dbbackup(t, env(source), "backup", "single", "odd", "--store", store, "--mode", "chunked").want(t, exitOK)
 	dbbackup(t, env(target), restoring(store, "odd")...).must(t, exitOK)
+	for _, c := range []*pgtest.Cluster{source, target} { // which comes back quoted, and means the same
+		c.Exec(t, "postgres", "ALTER DATABASE odd RESET search_path")
+	}
 	zoo.Compare(t, source, "odd", target, "odd")
+}
+
+// T60: a standby cancels what stands in the way of replay. The capture begins
+// again, from what it has, a bounded number of times.
+func TestT60CaptureOfChunksOnAStandby(t *testing.T) {
+	t.Parallel()
+	primary := pgtest.Start(t, pgtest.WithSetting("max_standby_streaming_delay", "0"))
+	db := family(t, primary)
+	standby := primary.Standby(t)
+	conflict := func() {
+		primary.Exec(t, db, "UPDATE child SET note = reverse(note) WHERE id % 100 = 1; DELETE FROM child WHERE id % 1000 = 1")
+		primary.Exec(t, db, "VACUUM child")
+		primary.AwaitReplay(t, standby)
+	}
+	primary.AwaitReplay(t, standby)
+	store, to := newStore(t), "back"
+	r := startSlow(t, standby, chunking(store, db, slow...)...)
+	conflict()
+	r.wait(t).want(t, exitOK, "the capture is tried again, from the chunks that are there")
+	wantRestored(t, primary, store, db, to)
+
+	store = newStore(t)
+	r = startSlow(t, standby, chunking(store, db, append(slow, "--attempts", "1")...)...)
+	conflict()
+	r.wait(t).want(t, exitFailed, db, "hint: raise max_standby_streaming_delay", "hint: dbbackup resume")
+	dbbackup(t, standby.Env(), "resume", "--store", store).want(t, exitOK)
+	wantRestored(t, primary, store, db, to+"2")
 }
 
 // T86: somebody in between ends every connection that is silent for a while.

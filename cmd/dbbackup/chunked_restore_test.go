@@ -161,10 +161,13 @@ func TestT75RestoreGoesOnAfterTheTargetCrashed(t *testing.T) {
 func TestRefusedRestoreOfChunksIsNotGoneOnWith(t *testing.T) {
 	t.Parallel()
 	c := shared.Cluster(t)
-	db := smallDatabase(t, c)
+	db := keyless(t, c)
 	c.Exec(t, db, `CREATE FUNCTION lost() RETURNS int LANGUAGE c AS '$libdir/citext', 'citext_eq';
 		UPDATE pg_proc SET prosrc = 'no_such_symbol' WHERE proname = 'lost'`)
-	store, to := captured(t, c, db, "--mode", "chunked"), free(t, c)
+	store, to := captured(t, c, db, "--mode", "chunked", "--chunk-size", "64kB"), free(t, c)
+	killed := start(t, append(c.Env(), "PGOPTIONS=-c test.wait=0.05"), restoring(store, db, "--target-db", to)...)
+	eventually(t, "chunks are loaded", func() bool { return loaded(t, c, to) >= 10 })
+	killed.kill(t)
 	for range 2 {
 		r := dbbackup(t, c.Env(), restoring(store, db, "--target-db", to, "--json")...)
 		r.want(t, exitFailed, "no_such_symbol")

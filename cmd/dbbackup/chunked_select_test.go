@@ -180,7 +180,7 @@ func TestFlagsOfTheNativeEngine(t *testing.T) {
 		{[]string{"--mode", "chunked", "--max-connections", "5", "--jobs", "8"}, exitOK, ""},
 		{[]string{"--mode", "custom", "--compression", "zstd:1"}, exitUsage, "not for mode custom"},
 		{[]string{"--mode", "chunked", "--compression", "lz4"}, exitUsage, "lz4"},
-		{[]string{"--mode", "chunked", "--compression", "zstd:x"}, exitUsage, "zstd:x"},
+		{[]string{"--mode", "chunked", "--compression", "zstd:x"}, exitUsage, "compression level x"},
 		{[]string{"--mode", "chunked", "--max-connections", "4"}, exitUsage, "5 connections"},
 		{[]string{"--mode", "chunked", "--chunk-size", "8000"}, exitUsage, "smaller than a page"},
 		{[]string{"--mode", "chunked", "--chunk-size", "some"}, exitUsage, "chunk-size"},

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dbbackup/internal/child"
 	"dbbackup/internal/fault"
 )
 
@@ -43,7 +44,7 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.As(err, &bySignal):
 		return 128 + int(bySignal.signal)
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled) && !outOfTime(err):
 		return exitInterrupted
 	case err == errOmissions: //nolint:errorlint // only when nothing else went wrong
 		return exitOmissions
@@ -64,6 +65,14 @@ func exitCode(err error) int {
 	default:
 		return exitFailed
 	}
+}
+
+// outOfTime reports whether it was a time limit that ended the work, and not
+// somebody.
+func outOfTime(err error) bool {
+	var stall *child.StallError
+	var limit *child.LimitError
+	return errors.As(err, &stall) || errors.As(err, &limit)
 }
 
 // withSignals ends the context at the first SIGINT or SIGTERM, so that the run

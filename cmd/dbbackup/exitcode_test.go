@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
+	"dbbackup/internal/child"
 	"dbbackup/internal/fault"
 )
 
@@ -114,6 +116,7 @@ func TestExitCodeOfErrors(t *testing.T) {
 		{"server gone", fault.New(fault.Unavailable, "", "gone"), 1},
 		{"a signal explains whatever broke off", errors.Join(key, fmt.Errorf("stopped: %w", signal)), 143},
 		{"cancelled", context.Canceled, 130},
+		{"cancelled because it stalled", fmt.Errorf("%w: %w", &child.StallError{Stall: time.Second}, context.Canceled), 1},
 		{"omissions alone", errOmissions, 3},
 		{"omissions beside a failure", errors.Join(errOmissions, errors.New("x")), 1},
 	} {

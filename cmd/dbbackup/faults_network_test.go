@@ -119,8 +119,8 @@ func TestT85BlackHoleUnderOneConnection(t *testing.T) {
 		db := bulkDatabase(t, c)
 		w := newWire(t, c, 3<<20)
 		store, mark, began := newStore(t), marker(t), time.Now()
-		got := dbbackup(t, append(w.env(c), mark), "backup", "single", db, "--store", store, "--mode", mode, "--jobs", "2", "--stall-timeout", "2s")
-		got.want(t, exitFailed, db, "no progress for 2s")
+		got := dbbackup(t, append(w.env(c), mark), "backup", "single", db, "--store", store, "--mode", mode, "--jobs", "2", "--stall-timeout", "4s")
+		got.want(t, exitFailed, db, "no progress for 4s")
 		if took := time.Since(began); took > 25*time.Second {
 			t.Errorf("the run took %s", took)
 		}
@@ -139,11 +139,11 @@ func TestT85BlackHoleUnderEverything(t *testing.T) {
 		db := bulkDatabase(t, c)
 		w := newWire(t, c, 3<<20)
 		store, mark := newStore(t), marker(t)
-		r := start(t, append(w.env(c), mark), "backup", "single", db, "--store", store, "--mode", mode, "--jobs", "1", "--stall-timeout", "2s")
+		r := start(t, append(w.env(c), mark), "backup", "single", db, "--store", store, "--mode", mode, "--jobs", "1", "--stall-timeout", "4s")
 		eventually(t, "the dump is swallowed", func() bool { return w.swallow.Load() > 0 })
 		w.dark.Store(true)
 		began := time.Now()
-		r.wait(t).want(t, exitFailed, db, "no progress for 2s")
+		r.wait(t).want(t, exitFailed, db, "no progress for 4s")
 		if took := time.Since(began); took > 40*time.Second {
 			t.Errorf("the run took %s to give up", took)
 		}

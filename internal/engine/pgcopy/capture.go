@@ -90,10 +90,19 @@ func (c *capture) capture(ctx context.Context) (Captured, error) {
 		// A session behind a network that has swallowed it, or that waits for a lock,
 		// does not notice that its client is gone.
 		pgdump.EndBackends(ctx, c.src.Endpoint, c.application, c.report, c.req.Database)
-		err = c.explainRoom(err)
+		err = explainConflict(c.explainRoom(err))
 		return Captured{}, fmt.Errorf("capture database %s: %w", pgname.Printable(c.req.Database), err)
 	}
 	return c.captured, nil
+}
+
+// explainConflict: what only reads meets a serialization failure on a standby
+// alone, which cancels what stands in the way of replay.
+func explainConflict(err error) error {
+	if pg.SQLState(err) != "40001" || fault.Is(err, fault.Unavailable) {
+		return err
+	}
+	return fault.New(fault.Unavailable, pg.StandbyHint, "the standby cancelled the capture, because replay of the WAL needed what it read: %w", err)
 }
 
 // capture is one attempt at one database.
@@ -163,14 +172,11 @@ func (c *capture) run(ctx context.Context) error {
 		return err
 	}
 	defer c.snapshot.close(ctx)
-	if err := c.lock(ctx); err != nil {
-		return err
-	}
-	if err := c.plan(ctx); err != nil {
-		return err
-	}
-	if err := c.awaitDurable(ctx); err != nil {
-		return err
+	for _, step := range []func(context.Context) error{c.lock, c.plan, c.awaitDurable} {
+		c.signs.Add(1)
+		if err := step(ctx); err != nil {
+			return err
+		}
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	besideCtx, endBeside := context.WithCancel(groupCtx)

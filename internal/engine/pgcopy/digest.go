@@ -76,7 +76,9 @@ func (m *messages) add(piece []byte, last bool) {
 		return
 	}
 	m.partial = true
-	copy(m.tail[:], piece)
+	if m.length < int64(len(m.tail)) { // also when these few bytes come one by one
+		copy(m.tail[m.length:], piece)
+	}
 	_, _ = m.hash.Write(piece) // never fails
 	m.length += int64(len(piece))
 	if !last {
