@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -82,21 +83,32 @@ func (r *run) captureAndDescribe(ctx context.Context, p plan, task report.Task) 
 // attempts captures one database, again when the server was lost meanwhile.
 func (r *run) attempts(ctx context.Context, p plan, task report.Task) (captured, int, error) {
 	capture := r.captureOnce(ctx, p, task)
+	begins := "from its beginning"
+	if p.mode == backupset.Chunked {
+		begins = "from the chunks that are there"
+	}
+	var c captured
+	attempts, err := r.again(ctx, []report.Field{report.F("database", p.database.Name), report.F("begins", begins)}, func() (err error) {
+		c, err = capture()
+		return err
+	})
+	return c, attempts, err
+}
+
+// again captures something, once more when the server was lost meanwhile, and
+// returns how often. The fields say what it is.
+func (r *run) again(ctx context.Context, fields []report.Field, capture func() error) (attempts int, err error) {
 	for attempt := 1; ; attempt++ {
-		captured, err := capture()
+		err := capture()
 		if err == nil || attempt >= r.attemptsFor(err) || !fault.Is(err, fault.Unavailable) || ctx.Err() != nil {
-			return captured, attempt, err
+			return attempt, err
 		}
 		wait := retryPause(attempt)
-		from := "from its beginning"
-		if p.mode == backupset.Chunked {
-			from = "from the chunks that are there"
-		}
-		r.o.Report.Warn("the capture is tried again, "+from, report.F("database", p.database.Name),
-			report.F("attempt", attempt+1), report.F("in", wait.Round(100*time.Millisecond)), report.F("because", err))
+		r.o.Report.Warn("the capture is tried again", append(slices.Clone(fields),
+			report.F("attempt", attempt+1), report.F("in", wait.Round(100*time.Millisecond)), report.F("because", err))...)
 		select {
 		case <-ctx.Done():
-			return captured, attempt, context.Cause(ctx)
+			return attempt, context.Cause(ctx)
 		case <-time.After(wait):
 		}
 	}

@@ -13,36 +13,79 @@ import (
 	"dbbackup/internal/fault"
 	"dbbackup/internal/pg"
 	"dbbackup/internal/pgtool"
+	"dbbackup/internal/report"
 	"dbbackup/internal/sqltext"
 )
 
-const globalsObject = "globals.sql"
+const (
+	globalsObject = "globals.sql"
+	serverFolder  = "server"
+)
 
 // captureGlobals stores what belongs to the cluster as a whole: roles with
 // their memberships, tablespaces, grants on parameters, and the server's own
 // settings and access rules. A single database's set has them too, because it
-// cannot be restored elsewhere without its roles.
+// cannot be restored elsewhere without its roles. When the server is lost
+// meanwhile they are captured again, as a database is.
 func (r *run) captureGlobals(ctx context.Context) error {
+	var g *globals
+	_, err := r.again(ctx, []report.Field{report.F("task", "globals"), report.F("begins", "from its beginning")}, func() error {
+		g = &globals{}
+		if err := r.set.Drop(ctx, globalsObject, serverFolder); err != nil { // an earlier attempt's
+			return err
+		}
+		return r.globalsOnce(ctx, g)
+	})
+	for _, o := range g.omissions {
+		r.omit("", o.Object, o.Reason)
+	}
+	if g.whole {
+		r.manifest.Globals = &g.Globals
+	}
+	return err
+}
+
+// globals are what one attempt has captured.
+type globals struct {
+	backupset.Globals
+	whole     bool // but perhaps for the server's files
+	omissions []backupset.Omission
+}
+
+func (g *globals) omit(object, reason string) {
+	g.omissions = append(g.omissions, backupset.Omission{Object: object, Reason: reason})
+}
+
+func (r *run) globalsOnce(ctx context.Context, g *globals) error {
 	conn, err := r.o.Source.Connect(ctx, r.o.Source.Database)
 	if err != nil {
 		return fmt.Errorf("capture globals: %w", err)
 	}
 	defer conn.Close(ctx) //nolint:errcheck // read-only
-	g := &backupset.Globals{Object: globalsObject, RolePasswords: r.server.ReadsPasswords}
-	if err := r.describeGlobals(ctx, conn, g); err != nil {
+	g.Object, g.RolePasswords = globalsObject, r.server.ReadsPasswords
+	if err := describeGlobals(ctx, conn, g); err != nil {
 		return fmt.Errorf("capture globals: %w", err)
 	}
 	if err := r.dumpGlobals(ctx, g); err != nil {
-		return fmt.Errorf("capture globals: %w", err)
+		// Whether the server is gone is not in pg_dumpall's words, but in a session's fate.
+		return fmt.Errorf("capture globals: %w", orLost(err, conn.Exec(ctx, "look for the server", "SELECT 1")))
 	}
-	r.manifest.Globals = g
+	g.whole = true
 	if err := r.captureServerFiles(ctx, conn, g); err != nil {
 		return fmt.Errorf("capture the server's files: %w", err)
 	}
 	return nil
 }
 
-func (r *run) describeGlobals(ctx context.Context, conn *pg.Conn, g *backupset.Globals) error {
+// orLost says that err came about because the server was lost, if it was.
+func orLost(err, lost error) error {
+	if fault.Is(lost, fault.Unavailable) {
+		return fault.New(fault.Unavailable, "", "%w: %w", lost, err)
+	}
+	return err
+}
+
+func describeGlobals(ctx context.Context, conn *pg.Conn, g *globals) error {
 	roles, err := conn.Roles(ctx)
 	if err != nil {
 		return err
@@ -60,13 +103,13 @@ func (r *run) describeGlobals(ctx context.Context, conn *pg.Conn, g *backupset.G
 		g.Tablespaces = append(g.Tablespaces, backupset.Tablespace{Name: t.Name, Owner: t.Owner, Location: t.Location})
 	}
 	if !g.RolePasswords {
-		r.omit("", "passwords of roles", "only a superuser, or a role that may read pg_authid, sees them")
+		g.omit("passwords of roles", "only a superuser, or a role that may read pg_authid, sees them")
 	}
 	return nil
 }
 
 // dumpGlobals runs pg_dumpall, whose output counts only when it is whole.
-func (r *run) dumpGlobals(ctx context.Context, g *backupset.Globals) (err error) {
+func (r *run) dumpGlobals(ctx context.Context, g *globals) (err error) {
 	object, err := r.set.Object(ctx, g.Object)
 	if err != nil {
 		return err
@@ -97,7 +140,7 @@ func (r *run) dumpGlobals(ctx context.Context, g *backupset.Globals) (err error)
 // captureServerFiles stores the server's configuration, as far as the role
 // may read it. It is for the person who sets up the new server: restore does
 // not apply it.
-func (r *run) captureServerFiles(ctx context.Context, conn *pg.Conn, g *backupset.Globals) error {
+func (r *run) captureServerFiles(ctx context.Context, conn *pg.Conn, g *globals) error {
 	settings, err := conn.ServerSettings(ctx)
 	if err != nil {
 		return err
@@ -111,11 +154,11 @@ func (r *run) captureServerFiles(ctx context.Context, conn *pg.Conn, g *backupse
 		return err
 	}
 	for _, name := range hidden {
-		r.omit("", "server file "+name, "the role may not read files of the server (pg_read_server_files)")
+		g.omit("server file "+name, "the role may not read files of the server (pg_read_server_files)")
 	}
 	files = append(files, pg.ServerFile{Name: "settings.json", Content: append(text, '\n')})
 	for _, f := range files {
-		object := "server/" + f.Name
+		object := serverFolder + "/" + f.Name
 		if err := r.set.WriteFile(ctx, object, f.Content); err != nil {
 			return err
 		}

@@ -130,7 +130,7 @@ func TestT59ServerCrashes(t *testing.T) {
 		c.Kill(t)
 		c.Restart(t)
 		changeFamily(t, c, db)
-		r.wait(t).want(t, exitOK, "the capture is tried again, from the chunks that are there")
+		r.wait(t).want(t, exitOK, "from the chunks that are there")
 		wantRestored(t, c, store, db, to)
 	})
 	t.Run("for longer than the run waits", func(t *testing.T) {

@@ -331,7 +331,7 @@ func TestT43NewerFormat(t *testing.T) {
 	})
 	wantSound(t, store, 1)
 	forge(t, store, id, func(text string) string {
-		return strings.NewReplacer(`"format": 1`, `"format": 2`, `"needs_tool": "1.0.0"`, `"needs_tool": "9.8.7"`).Replace(text)
+		return strings.NewReplacer(`"format": 1`, `"format": 3`, `"needs_tool": "1.0.0"`, `"needs_tool": "9.8.7"`).Replace(text)
 	})
 	if set := listing(t, store)[0]; set.Status != "newer" || !strings.Contains(set.Reason, "9.8.7") {
 		t.Errorf("listed as %s: %s", set.Status, set.Reason)
@@ -502,8 +502,8 @@ func runAt(t testing.TB, c *pgtest.Cluster, db, path string, now time.Time) back
 	t.Cleanup(func() { _ = place.Close() })
 	return backup.Options{
 		Source: source, Search: pgtool.Search{BinDir: c.BinDir, Env: hermeticEnv(t)}, Store: place, Report: report.Discard{},
-		Kind: backupset.Single, Database: db, Defaults: backup.Settings{Mode: backupset.Custom, Level: 1},
-		ParallelDatabases: 1, Jobs: 1, Procs: 1, Attempts: 1, SpaceCheck: true,
+		Kind: backupset.Single, Database: db, Defaults: backup.Settings{Mode: backupset.Custom, Level: 1, ChunkBytes: 1 << 30},
+		ParallelDatabases: 1, Jobs: 1, Readers: 1, Procs: 1, Attempts: 1, SpaceCheck: true,
 		Tool: backupset.Tool{Name: "dbbackup", Version: version}, Host: hostname(), PID: os.Getpid(),
 		Purpose: fmt.Sprintf("run at %s", now), Now: func() time.Time { return now },
 	}

@@ -159,7 +159,10 @@ func (d *Dir) syncTree(ctx context.Context, name string) error {
 		group.Go(func() error { return d.syncOne(name, e.IsDir()) })
 		return ctx.Err()
 	})
-	return errors.Join(group.Wait(), err)
+	if failed := group.Wait(); failed != nil {
+		return failed // and it is why the walk ended, if it did
+	}
+	return err
 }
 
 func (d *Dir) syncOne(name string, folder bool) error {
