@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -120,7 +121,7 @@ func TestT36FlippedByteSweep(t *testing.T) {
 			if mode == "custom" && !named["databases/"+db+".dump"] {
 				t.Error("no flip in the archive named a table")
 			}
-			if mode == "chunked" && !named["databases/"+db+".chunks/000001.copy.zst"] {
+			if mode == "chunked" && !slices.ContainsFunc(slices.Collect(maps.Keys(named)), func(name string) bool { return named[name] && strings.HasSuffix(name, ".copy.zst") }) {
 				t.Error("no flip in the chunks named a table")
 			}
 			if mode == "directory" && countTrue(named) < 2 {
