@@ -64,8 +64,32 @@ func (a *application) backup(ctx context.Context, s *settings, kind func(*backup
 	a.log.close() // the bars end before the table begins
 	summary := summarize(s, result, err, began)
 	err = a.keep(err, a.printSummary(s, summary))
+	err = a.keep(err, a.pruneAfter(ctx, s, err))
 	err = a.keep(err, a.writeMetrics(ctx, s, summary))
 	return a.keep(err, a.afterHook(ctx, s, summary))
+}
+
+// pruneAfter applies the policy that a backup was given, when it has succeeded.
+func (a *application) pruneAfter(ctx context.Context, s *settings, err error) error {
+	policy, given, policyErr := s.policy()
+	if !given || (err != nil && !errors.Is(err, errOmissions)) {
+		return nil
+	}
+	if policyErr != nil {
+		return policyErr
+	}
+	place, openErr := s.openStore(false)
+	if openErr != nil {
+		return openErr
+	}
+	defer place.Close() //nolint:errcheck // deletions are durable by then
+	result, pruneErr := a.pruneStore(ctx, s, place, policy, false)
+	a.log.close()
+	a.log.Info("pruned", report.F("kept", len(result.Keep)), report.F("removed", len(result.Deleted)))
+	if pruneErr != nil {
+		return fmt.Errorf("the backup succeeded, but not what was to follow: %w", pruneErr)
+	}
+	return nil
 }
 
 // keep joins a later error to the run's own; omissions alone give way to it.
@@ -80,6 +104,9 @@ func (a *application) keep(err, later error) error {
 }
 
 func (a *application) runBackup(ctx context.Context, s *settings, kind func(*backup.Options)) (backup.Result, error) {
+	if _, _, err := s.policy(); err != nil { // said before hours of work
+		return backup.Result{}, err
+	}
 	o, err := a.backupOptions(ctx, s, kind)
 	if err != nil {
 		return backup.Result{}, err

@@ -17,6 +17,9 @@ func (a *application) commands() []*cli.Command {
 			exampleLines("list --store /backup", "list --json"), outputFlags(), a.list),
 		a.command("show", "show what a set, by default the latest, holds", "[SET]",
 			exampleLines("show --store /backup", "show cluster-20260102T030405Z --json"), outputFlags(), a.show),
+		a.command("prune", "remove the sets that a policy does not keep, once the newest is known to be sound", "",
+			exampleLines("prune --keep-daily 7 --keep-weekly 5 --dry-run", "prune --keep-last 3 --json"),
+			join(retentionFlags(), []cli.Flag{onceFlag("dry-run", "say what would be removed, and change nothing")}, outputFlags()), a.prune),
 		a.command("gc", "remove what killed runs left in the store", "", exampleLines("gc --store /backup"), nil, a.gc),
 		a.command("probe", "say what a backup would do with each database, and why", "",
 			exampleLines("probe", "probe -h db1 -U backup --json"), join(captureFlags(), connectionFlags(), outputFlags()), a.probe),
@@ -35,13 +38,13 @@ func (a *application) commands() []*cli.Command {
 func (a *application) backupClusterCommand() *cli.Command {
 	return a.command("cluster", "every database, roles, tablespaces and the server's settings", "",
 		exampleLines("backup cluster --store /backup", "backup cluster --mode directory -j4 --exclude-db 'test_*'"),
-		join(captureFlags(), runFlags(), excludeDatabasesFlags(), connectionFlags(), outputFlags()), a.backupCluster)
+		join(captureFlags(), runFlags(), retentionFlags(), excludeDatabasesFlags(), connectionFlags(), outputFlags()), a.backupCluster)
 }
 
 func (a *application) backupSingleCommand() *cli.Command {
 	return a.command("single", "one database, with the roles that it needs", "NAME",
 		exampleLines("backup single app --store /backup", "backup single app --exclude-table 'audit.*' -h db1 -U backup"),
-		join(captureFlags(), selectionFlags(), exclusionFlags(), runFlags(), connectionFlags(), outputFlags()), a.backupSingle)
+		join(captureFlags(), selectionFlags(), exclusionFlags(), runFlags(), retentionFlags(), connectionFlags(), outputFlags()), a.backupSingle)
 }
 
 func (a *application) restoreClusterCommand() *cli.Command {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -188,4 +189,48 @@ func TestT16MarkRemains(t *testing.T) {
 	}
 	got.want(t, exitFailed, "is committed", "delete that file")
 	wantSound(t, store, 1)
+}
+
+// T90: a prune is killed before the nth of the calls by which it changes the
+// store. No set is ever listed as complete that lacks what it refers to, and the
+// next prune ends what was begun.
+func TestT90PruneCrashPointSweep(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db, base := smallDatabase(t, c), newStore(t)
+	capture := []string{"backup", "single", db, "--mode", "chunked", "--store", base}
+	dbbackup(t, c.Env(), capture...).must(t, exitOK)
+	dbbackup(t, c.Env(), append(capture, "--incremental")...).must(t, exitOK)
+	dbbackup(t, c.Env(), capture...).must(t, exitOK) // full: neither of the others is needed
+	args := []string{"prune", "--keep-last", "1", "--quiet", "--store"}
+	stride := 6 // of about a hundred calls; DBBACKUP_TEST_FULL_SWEEP=1 tries every one
+	if os.Getenv("DBBACKUP_TEST_FULL_SWEEP") != "" {
+		stride = 1
+	}
+	for n := 1; ; n += stride {
+		store := filepath.Join(t.TempDir(), "store")
+		if err := os.CopyFS(store, os.DirFS(base)); err != nil {
+			t.Fatal(err)
+		}
+		crashed := trace(t, injection{nth: n}, nil, append(args, store)...)
+		for _, set := range listing(t, store) {
+			if set.Status == "complete" {
+				inProcess(t, nil, "verify", set.ID, "--quick", "--store", store).want(t, exitOK)
+			} else if set.Status != "unfinished" {
+				t.Errorf("set %s is %s: %s", set.ID, set.Status, set.Reason)
+			}
+		}
+		inProcess(t, nil, append(args, store)...).want(t, exitOK)
+		inProcess(t, nil, "gc", "--store", store).want(t, exitOK)
+		wantSound(t, store, 1)
+		if t.Failed() {
+			t.Fatalf("after a crash at call %d", n)
+		}
+		if !crashed.fired {
+			if n < 30 {
+				t.Errorf("only %d calls were tried", n)
+			}
+			return
+		}
+	}
 }

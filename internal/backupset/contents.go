@@ -75,11 +75,9 @@ type Chunk struct {
 
 	// Of large objects: the range of oids, and, where the role may count them,
 	// the pages of pg_largeobject that it consisted of, else -1.
-	FirstOID    uint32 `json:"first_oid,omitempty"`
-	LastOID     uint32 `json:"last_oid,omitempty"`
-	FirstOffset int64  `json:"first_offset,omitempty"`
-	EndOffset   int64  `json:"end_offset,omitempty"` // 0: to the end
-	Pages       int64  `json:"pages,omitempty"`
+	FirstOID uint32 `json:"first_oid,omitempty"`
+	LastOID  uint32 `json:"last_oid,omitempty"`
+	Pages    int64  `json:"pages,omitempty"`
 }
 
 // WideRow is one row, in pieces of some columns each, of one row each.

@@ -274,3 +274,14 @@ func (w *Writer) CommittedObjects(folder string) []Object {
 	}
 	return objects
 }
+
+// CheckContents finds what a reader of the set would refuse, before it is
+// written: what is listed must restore. The folder is the database's; references
+// are what its pieces need of older sets.
+func (w *Writer) CheckContents(folder string, c *Contents, references []Reference) error {
+	m := Manifest{Objects: w.CommittedObjects(folder), References: references}
+	if err := c.validate(&m, &Database{Name: c.Database, Dump: folder}); err != nil {
+		return fmt.Errorf("what was captured is not whole, which is a bug of dbbackup: %w", err)
+	}
+	return nil
+}

@@ -19,6 +19,7 @@ import (
 type Set struct {
 	st       store.Store
 	manifest *Manifest
+	digest   string // SHA-256 of manifest.json
 	index    objectIndex
 }
 
@@ -29,14 +30,14 @@ func Open(ctx context.Context, st store.Store, id string) (*Set, error) {
 	if err := CheckID(id); err != nil {
 		return nil, fault.New(fault.Usage, "", "open backup set: %w", err)
 	}
-	m, err := readManifest(ctx, st, id)
+	m, digest, err := readManifest(ctx, st, id)
 	if errors.Is(err, store.ErrNotExist) {
 		err = explainMissing(ctx, st, id, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open backup set %s: %w", id, err)
 	}
-	return &Set{st: st, manifest: m, index: m.Objects}, nil
+	return &Set{st: st, manifest: m, digest: digest, index: m.Objects}, nil
 }
 
 // explainMissing tells a set that never was from one that is unfinished and
@@ -58,34 +59,35 @@ func explainMissing(ctx context.Context, st store.Store, id string, missing erro
 	return fault.New(fault.Integrity, "the data may be intact: put a copy of the manifest back", "%s is lost: %w", ManifestName, missing)
 }
 
-// readManifest returns an error that wraps store.ErrNotExist only when
-// manifest.json itself is not there.
-func readManifest(ctx context.Context, st store.Store, id string) (*Manifest, error) {
+// readManifest returns the manifest and its digest. An error wraps
+// store.ErrNotExist only when manifest.json itself is not there.
+func readManifest(ctx context.Context, st store.Store, id string) (*Manifest, string, error) {
 	key := id + "/" + ManifestName
 	in, err := st.Open(ctx, key)
 	if err != nil {
 		if errors.Is(err, store.ErrNotExist) {
-			return nil, err
+			return nil, "", err
 		}
-		return nil, damaged(err, "%s", key)
+		return nil, "", damaged(err, "%s", key)
 	}
 	defer in.Close()
 	sum := sha256.New()
 	m, decodeErr := decodeManifest(io.TeeReader(untilDone(ctx, in), sum))
 	if errors.Is(decodeErr, errTooLarge) {
-		return nil, damaged(decodeErr, "%s", key)
+		return nil, "", damaged(decodeErr, "%s", key)
 	}
 	if err := checkManifestDigest(ctx, st, id, in, sum); err != nil {
-		return nil, withoutAbsence(err)
+		return nil, "", withoutAbsence(err)
 	}
 	var newer *newerError
 	if errors.As(decodeErr, &newer) {
-		return nil, fault.New(fault.Precondition, "use a newer dbbackup for this set", "%s: %w", key, decodeErr)
+		return nil, "", fault.New(fault.Precondition, "use a newer dbbackup for this set", "%s: %w", key, decodeErr)
 	}
 	if decodeErr != nil {
-		return nil, damaged(decodeErr, "%s", key)
+		return nil, "", damaged(decodeErr, "%s", key)
 	}
-	return m, checkManifest(ctx, st, id, m, hex.EncodeToString(sum.Sum(nil)))
+	digest := hex.EncodeToString(sum.Sum(nil))
+	return m, digest, checkManifest(ctx, st, id, m, digest)
 }
 
 // checkManifestDigest hashes what the decoder did not read and compares with

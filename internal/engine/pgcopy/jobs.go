@@ -186,11 +186,11 @@ func (c *capture) finish(ctx context.Context) error {
 	if err := c.dropUnused(ctx); err != nil {
 		return err
 	}
-	if err := writeContents(ctx, c.set, c.req.Folder+"/"+backupset.ContentsName, contents); err != nil {
+	c.summarize(contents)
+	if err := c.set.CheckContents(c.req.Folder, contents, c.captured.References); err != nil {
 		return err
 	}
-	c.summarize(contents)
-	return nil
+	return writeContents(ctx, c.set, c.req.Folder+"/"+backupset.ContentsName, contents)
 }
 
 // dropUnused removes objects of earlier attempts of which nothing is right any

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"dbbackup/internal/pgtest"
+	"dbbackup/internal/pgtest/zoo"
+)
+
+// pruning are the arguments of a prune.
+func pruning(store string, flags ...string) []string {
+	return append([]string{"prune", "--store", store}, flags...)
+}
+
+// damage flips a bit of the first object of a set that holds rows.
+func damage(t testing.TB, store, id, suffix string) {
+	t.Helper()
+	for _, name := range regularFiles(t, filepath.Join(store, id)) {
+		if strings.HasSuffix(name, suffix) {
+			path := filepath.Join(store, id, name)
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text[len(text)/2] ^= 1
+			writeFile(t, path, text, 0o600)
+			return
+		}
+	}
+	t.Fatalf("set %s has no object *%s", id, suffix)
+}
+
+// copied makes n sets of one database.
+func severalSets(t testing.TB, c *pgtest.Cluster, db string, n int) (store string, ids []string) {
+	t.Helper()
+	store = newStore(t)
+	for range n {
+		dbbackup(t, c.Env(), "backup", "single", db, "--store", store).must(t, exitOK)
+	}
+	return store, idsOf(t, store)
+}
+
+// What the policy does not keep goes, and a dry run says so and changes nothing.
+func TestPruneKeepsWhatThePolicySays(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db := smallDatabase(t, c)
+	store, ids := severalSets(t, c, db, 4)
+	dbbackup(t, nil, "verify", ids[1], "--drill", "--drill-target", c.URI("postgres"), "--store", store).must(t, exitOK)
+	before := regularFiles(t, store)
+
+	dry := dbbackup(t, nil, pruning(store, "--keep-last", "2", "--dry-run", "--json")...)
+	dry.must(t, exitOK)
+	var plan prunedJSON
+	if err := json.Unmarshal([]byte(dry.stdout), &plan); err != nil {
+		t.Fatal(err)
+	}
+	if len(plan.Keep) != 2 || len(plan.Delete) != 2 || plan.Delete[1].ID != ids[0] || len(plan.Deleted) != 0 || !slices.Equal(plan.Verify, ids[3:]) {
+		t.Errorf("the plan: %s", dry.stdout)
+	}
+	dbbackup(t, nil, pruning(store, "--keep-last", "2", "--dry-run")...).want(t, exitOK, "")
+	if after := regularFiles(t, store); !slices.Equal(before, after) {
+		t.Errorf("a dry run changed the store: %q, before %q", after, before)
+	}
+
+	r := dbbackup(t, nil, pruning(store, "--keep-last", "2")...)
+	r.want(t, exitOK, "reading a set before older ones go")
+	if !strings.Contains(r.stdout, "Removed 2 sets") {
+		t.Errorf("printed: %s", r.stdout)
+	}
+	if left := idsOf(t, store); !slices.Equal(left, ids[2:]) {
+		t.Errorf("left: %q, want %q", left, ids[2:])
+	}
+	for _, name := range regularFiles(t, store) {
+		if strings.Contains(name, ids[0]) || strings.Contains(name, ids[1]) {
+			t.Errorf("%s is left", name)
+		}
+	}
+	wantSound(t, store, 2)
+	// What was read is known, and not read again.
+	if again := dbbackup(t, nil, pruning(store, "--keep-last", "1")...); strings.Contains(again.stderr, "reading a set") {
+		t.Errorf("the set was read again: %s", again.stderr)
+	}
+	wantSound(t, store, 1)
+}
+
+// T88: the newest sets are damaged: they count for nothing, and the last good one stays.
+func TestT88PruneKeepsTheLastGoodSet(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db := smallDatabase(t, c)
+	store, ids := severalSets(t, c, db, 5)
+	damage(t, store, ids[4], ".dump")
+	if err := os.Truncate(filepath.Join(store, ids[3], "databases", db+".dump"), 10); err != nil {
+		t.Fatal(err)
+	}
+	r := dbbackup(t, nil, pruning(store, "--keep-last", "1")...)
+	r.want(t, exitOK, "a set is not sound, and counts for nothing", ids[4])
+	if left := idsOf(t, store); !slices.Equal(left, ids[2:]) {
+		t.Errorf("left: %q, want %q: two damaged ones to look at, and the newest good one", left, ids[2:])
+	}
+	dbbackup(t, nil, "verify", ids[2], "--store", store).want(t, exitOK)
+
+	damage(t, store, ids[2], ".dump") // no good one is left: the record of it is no longer true, but nothing goes
+	dbbackup(t, nil, pruning(store, "--keep-last", "1")...).want(t, exitOK)
+	if left := idsOf(t, store); len(left) != 3 {
+		t.Errorf("left: %q", left)
+	}
+}
+
+// T88: a database that is suddenly much smaller is looked at by somebody first.
+func TestT88ShrunkenDatabaseStopsPruning(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db := c.Database(t)
+	c.Exec(t, db, "CREATE TABLE much AS SELECT i, repeat(md5(i::text), 60) FROM generate_series(1, 10000) i")
+	store, ids := severalSets(t, c, db, 2)
+	c.Exec(t, db, "DROP TABLE much")
+	dbbackup(t, c.Env(), "backup", "single", db, "--store", store, "--keep-last", "1").want(t, exitPrecondition, "has shrunk", "--allow-shrink", "the backup succeeded")
+	if left := idsOf(t, store); len(left) != 3 || left[0] != ids[0] {
+		t.Errorf("left: %q", left)
+	}
+	dbbackup(t, nil, pruning(store, "--keep-last", "1", "--allow-shrink")...).must(t, exitOK)
+	if left := idsOf(t, store); len(left) != 1 {
+		t.Errorf("left: %q", left)
+	}
+}
+
+// T89: a policy that keeps nothing is none.
+func TestT89PoliciesThatAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, flags := range [][]string{
+		{}, {"--keep-last", "0"}, {"--keep-daily", "-1"}, {"--keep-within", "soon"}, {"--keep-within", ""}, {"--keep-last", "many"}, {"--keep-lats", "3"},
+	} {
+		dbbackup(t, nil, pruning(newStore(t), flags...)...).want(t, exitUsage)
+	}
+	dbbackup(t, nil, pruning(filepath.Join(t.TempDir(), "nowhere"), "--keep-last", "1")...).want(t, exitNotFound, "nowhere")
+	c := shared.Cluster(t)
+	store := newStore(t)
+	dbbackup(t, c.Env(), "backup", "single", "postgres", "--store", store, "--keep-last", "0").want(t, exitUsage, "keeps nothing")
+	wantEmpty(t, store)
+}
+
+// An incremental set's base stays as long as it is needed, and goes afterwards.
+func TestPruneKeepsTheBasesOfIncrementalSets(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db, store := family(t, c), newStore(t)
+	dbbackup(t, c.Env(), chunking(store, db)...).must(t, exitOK)
+	increment(t, c, store, db)
+	changeFamily(t, c, db)
+	last := increment(t, c, store, db)
+	ids := idsOf(t, store)
+	dbbackup(t, nil, pruning(store, "--keep-last", "1")...).must(t, exitOK)
+	if left := idsOf(t, store); !slices.Equal(left, []string{ids[0], last}) {
+		t.Errorf("left: %q, want the last one and its base", left)
+	}
+	dbbackup(t, nil, "verify", last, "--store", store).want(t, exitOK)
+	to := free(t, c)
+	dbbackup(t, c.Env(), restoring(store, db, "--target-db", to)...).must(t, exitOK)
+	zoo.Compare(t, c, db, c, to)
+
+	dbbackup(t, c.Env(), chunking(store, db, "--keep-last", "1")...).want(t, exitOK, "pruned") // full
+	wantSound(t, store, 1)
+}
+
+// A set of a newer release may refer to anything.
+func TestPruneStopsAtANewerSet(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db := smallDatabase(t, c)
+	store, ids := severalSets(t, c, db, 3)
+	forge(t, store, ids[1], func(text string) string { return strings.Replace(text, `"format": 1`, `"format": 3`, 1) })
+	dbbackup(t, nil, pruning(store, "--keep-last", "1")...).want(t, exitPrecondition, ids[1], "newest dbbackup")
+	if left := idsOf(t, store); len(left) != 3 {
+		t.Errorf("left: %q", left)
+	}
+}

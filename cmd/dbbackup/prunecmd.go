@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"dbbackup/backup"
+	"dbbackup/internal/backupset"
+	"dbbackup/internal/bytesize"
+	"dbbackup/internal/fault"
+	"dbbackup/internal/retention"
+	"dbbackup/internal/store"
+	"dbbackup/internal/verify"
+)
+
+// retentionFlags are the policy. A backup that is given one prunes after it
+// has succeeded.
+func retentionFlags() []cli.Flag {
+	return under("Retention (per database; a set stays when any of these keeps it)", []cli.Flag{
+		intFlag("keep-last", "keep the newest `N` sets"),
+		intFlag("keep-daily", "keep the newest set of each of `N` days"),
+		intFlag("keep-weekly", "keep the newest set of each of `N` weeks"),
+		intFlag("keep-monthly", "keep the newest set of each of `N` months"),
+		intFlag("keep-yearly", "keep the newest set of each of `N` years"),
+		stringFlag("keep-within", "keep every set younger than this `TIME`, as 36h", ""),
+		onceFlag("allow-shrink", "prune also when a database has become much smaller than it was"),
+	})
+}
+
+// policy returns what the flags say; false where they say nothing.
+func (s *settings) policy() (retention.Policy, bool, error) {
+	p := retention.Policy{
+		Last: s.Int("keep-last"), Daily: s.Int("keep-daily"), Weekly: s.Int("keep-weekly"),
+		Monthly: s.Int("keep-monthly"), Yearly: s.Int("keep-yearly"), AllowShrink: s.Bool("allow-shrink"),
+	}
+	given := s.Bool("allow-shrink")
+	for _, name := range []string{"keep-last", "keep-daily", "keep-weekly", "keep-monthly", "keep-yearly", "keep-within"} {
+		given = given || s.IsSet(name)
+	}
+	if !given {
+		return p, false, nil
+	}
+	if err := s.refuseEmpty("keep-within"); err != nil {
+		return p, true, err
+	}
+	if text := s.String("keep-within"); text != "" {
+		var err error
+		if p.Within, err = parseTime("keep-within", text); err != nil {
+			return p, true, err
+		}
+	}
+	return p, true, p.Validate()
+}
+
+func (a *application) prune(ctx context.Context, s *settings) error {
+	if err := wantArgs(s.Context, 0, 0); err != nil {
+		return err
+	}
+	policy, _, err := s.policy()
+	if err != nil {
+		return err
+	}
+	if err := policy.Validate(); err != nil { // also when no flag was given
+		return err
+	}
+	place, err := s.openStore(false)
+	if err != nil {
+		return err
+	}
+	defer place.Close() //nolint:errcheck // deletions are durable by then
+	result, err := a.pruneStore(ctx, s, place, policy, s.Bool("dry-run"))
+	a.log.close()
+	return a.keep(err, a.printPruned(s, result))
+}
+
+// pruneStore prunes a store under its lock.
+func (a *application) pruneStore(ctx context.Context, s *settings, place backup.Place, policy retention.Policy, dryRun bool) (result retention.Result, err error) {
+	if !dryRun {
+		release, err := backup.Lock(ctx, place, store.Holder{Host: hostname(), PID: os.Getpid(), Since: time.Now(), Purpose: "prune"})
+		if err != nil {
+			return result, err
+		}
+		defer func() { err = a.keep(err, release()) }()
+	}
+	return retention.Prune(ctx, retention.Options{
+		Store: place, Policy: policy, DryRun: dryRun, Report: a.log, Now: time.Now(),
+		Verify: func(ctx context.Context, set *backupset.Set) error { return a.sound(ctx, s, set) },
+	})
+}
+
+// sound reads a whole set, and returns an error when it is damaged.
+func (a *application) sound(ctx context.Context, s *settings, set *backupset.Set) error {
+	problems, err := verify.Set(ctx, set, verify.Options{Search: s.search(), Env: a.env, Report: a.log})
+	if err != nil {
+		return err
+	}
+	for _, p := range problems {
+		if p.Severity == backupset.Damage {
+			return fault.New(fault.Integrity, "", "%s", p.Text)
+		}
+	}
+	return nil
+}
+
+// prunedJSON is the result of prune.
+type prunedJSON struct {
+	DryRun  bool        `json:"dry_run"`
+	Keep    []prunedSet `json:"keep"`
+	Delete  []prunedSet `json:"delete"`  // what the policy does not keep
+	Deleted []string    `json:"deleted"` // what of it is gone
+	Verify  []string    `json:"verify"`  // what would be read first
+	Stops   []string    `json:"stops"`   // why more stays than the policy keeps
+}
+
+type prunedSet struct {
+	ID      string   `json:"id"`
+	Bytes   int64    `json:"stored_bytes"`
+	Reasons []string `json:"reasons,omitempty"`
+}
+
+func (a *application) printPruned(s *settings, r retention.Result) error {
+	if s.Bool("json") {
+		j := prunedJSON{
+			DryRun: s.Bool("dry-run"), Keep: []prunedSet{}, Delete: []prunedSet{},
+			Deleted: append([]string{}, r.Deleted...), Verify: append([]string{}, r.Verify...), Stops: append([]string{}, r.Stops...),
+		}
+		for _, k := range r.Keep {
+			j.Keep = append(j.Keep, prunedSet{k.ID, k.Bytes, k.Reasons})
+		}
+		for _, d := range r.Delete {
+			j.Delete = append(j.Delete, prunedSet{ID: d.ID, Bytes: d.Bytes})
+		}
+		return json.NewEncoder(a.stdout).Encode(j)
+	}
+	p := &printer{w: a.stdout}
+	for _, k := range r.Keep {
+		p.line("keep    %s (%s)", k.ID, strings.Join(k.Reasons, "; "))
+	}
+	verb := "removed"
+	if s.Bool("dry-run") {
+		verb = "remove "
+	}
+	var bytes int64
+	for _, d := range r.Delete {
+		bytes += d.Bytes
+		if s.Bool("dry-run") || slices.Contains(r.Deleted, d.ID) {
+			p.line("%s %s (%s)", verb, d.ID, bytesize.Format(d.Bytes))
+		} else {
+			p.line("left    %s", d.ID)
+		}
+	}
+	for _, id := range r.Verify {
+		p.line("Before anything goes, %s is read to its end.", id)
+	}
+	switch {
+	case len(r.Delete) == 0:
+		p.line("Nothing to remove.")
+	case s.Bool("dry-run"):
+		p.line("Would remove %s, %s. Nothing was changed.", plural(len(r.Delete), "set"), bytesize.Format(bytes))
+	default:
+		p.line("Removed %s.", plural(len(r.Deleted), "set"))
+	}
+	return p.err
+}

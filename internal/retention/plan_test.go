@@ -1,0 +1,192 @@
+package retention
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"dbbackup/internal/fault"
+)
+
+var noon = time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+
+// daily makes n sets of one database, the newest first, a day apart.
+func daily(n int) []Set {
+	var sets []Set
+	for i := range n {
+		sets = append(sets, Set{
+			ID: fmt.Sprintf("d%03d", i), Finished: noon.AddDate(0, 0, -i), Verified: true,
+			Databases: []Database{{"app", 1000}},
+		})
+	}
+	return sets
+}
+
+func kept(p Plan) string {
+	var ids []string
+	for _, k := range p.Keep {
+		ids = append(ids, k.ID)
+	}
+	return strings.Join(ids, " ")
+}
+
+func doomed(p Plan) string {
+	var ids []string
+	for _, d := range p.Delete {
+		ids = append(ids, d.ID)
+	}
+	return strings.Join(ids, " ")
+}
+
+func TestPolicies(t *testing.T) {
+	for _, tt := range []struct {
+		policy Policy
+		want   string
+	}{
+		{Policy{Last: 3}, "d000 d001 d002"},
+		{Policy{Daily: 2}, "d000 d001"},
+		{Policy{Weekly: 3}, "d000 d003 d010"}, // 2026-11-25 is a Wednesday
+		{Policy{Monthly: 3}, "d000 d025 d056"},
+		{Policy{Yearly: 2}, "d000"},
+		{Policy{Within: 49 * time.Hour}, "d000 d001 d002"},
+		{Policy{Last: 1, Weekly: 2, Monthly: 2}, "d000 d003 d025"},
+		{Policy{Last: 1000}, kept(NewPlan(Policy{Within: 1e6 * time.Hour}, noon, daily(60), ""))},
+	} {
+		if got := kept(NewPlan(tt.policy, noon, daily(60), "")); got != tt.want {
+			t.Errorf("%+v keeps %s, want %s", tt.policy, got, tt.want)
+		}
+	}
+}
+
+func TestPolicyThatKeepsNothing(t *testing.T) {
+	for _, p := range []Policy{{}, {Last: -1, Daily: 3}, {Within: -time.Hour}, {AllowShrink: true}} {
+		if err := p.Validate(); !fault.Is(err, fault.Usage) {
+			t.Errorf("%+v: %v, want a usage error", p, err)
+		}
+	}
+	if err := (Policy{Weekly: 1}).Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWhatIsLeftAlone(t *testing.T) {
+	last := Policy{Last: 1}
+	for name, tt := range map[string]struct {
+		change    func(sets []Set) []Set
+		suspended string
+		doomed    string
+	}{
+		"nothing special": {func(s []Set) []Set { return s }, "", "d001 d002 d003"},
+		"a base":          {func(s []Set) []Set { s[0].References = []string{"d002"}; return s }, "", "d001 d003"},
+		"a base's base": {func(s []Set) []Set {
+			s[0].References, s[2].References = []string{"d002"}, []string{"d003"}
+			return s
+		}, "", "d001"},
+		"a base of a set that goes": {func(s []Set) []Set { s[1].References = []string{"d002"}; return s }, "", "d001 d002 d003"},
+		"a damaged one":             {func(s []Set) []Set { s[1].Unusable = "it is damaged"; return s }, "", "d002 d003"},
+		"a damaged newest":          {func(s []Set) []Set { s[0].Unusable = "it is damaged"; return s }, "", "d002 d003"},
+		"one from the future":       {func(s []Set) []Set { s[0].Finished = noon.AddDate(0, 0, 9); return s }, "", "d002 d003"},
+		"another database's last": {func(s []Set) []Set {
+			s[3].Databases = append(s[3].Databases, Database{"old", 5})
+			return s
+		}, "", "d001 d002"},
+		"while one is suspended": {func(s []Set) []Set { return s }, "d999", ""},
+		"a shrunken database":    {func(s []Set) []Set { s[0].Databases[0].Bytes = 400; return s }, "", ""},
+		"one a little smaller":   {func(s []Set) []Set { s[0].Databases[0].Bytes = 600; return s }, "", "d001 d002 d003"},
+	} {
+		plan := NewPlan(last, noon, tt.change(daily(4)), tt.suspended)
+		if got := doomed(plan); got != tt.doomed {
+			t.Errorf("%s: %q goes, want %q", name, got, tt.doomed)
+		}
+		if (name == "a shrunken database") != (len(plan.Stops) > 0) {
+			t.Errorf("%s: stops %q", name, plan.Stops)
+		}
+	}
+	last.AllowShrink = true
+	shrunk := daily(4)
+	shrunk[0].Databases[0].Bytes = 1
+	if got := doomed(NewPlan(last, noon, shrunk, "")); got != "d001 d002 d003" {
+		t.Errorf("allowed to shrink: %q goes", got)
+	}
+}
+
+func TestNewestIsVerifiedFirst(t *testing.T) {
+	sets := daily(3)
+	sets[0].Verified = false
+	if got := NewPlan(Policy{Last: 1}, noon, sets, "").Verify; !slices.Equal(got, []string{"d000"}) {
+		t.Errorf("to be verified: %q", got)
+	}
+	if got := NewPlan(Policy{Last: 3}, noon, sets, "").Verify; len(got) > 0 {
+		t.Errorf("nothing goes, and %q is to be verified", got)
+	}
+}
+
+// Whatever the sets are like: the newest good set of every database stays, and
+// so does all that a set which stays refers to.
+func TestPlanNeverHurts(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(1, 12).Draw(t, "sets")
+		var sets []Set
+		for i := range n {
+			s := Set{ID: fmt.Sprintf("s%d", i), Finished: noon.Add(-time.Duration(rapid.IntRange(-50, 3000).Draw(t, "age")) * time.Hour)}
+			s.Verified = rapid.Bool().Draw(t, "verified")
+			if rapid.IntRange(0, 5).Draw(t, "damaged") == 0 {
+				s.Unusable = "it is damaged"
+			}
+			for _, name := range []string{"a", "b"} {
+				if rapid.Bool().Draw(t, name) {
+					s.Databases = append(s.Databases, Database{name, int64(rapid.IntRange(0, 100).Draw(t, "bytes"))})
+				}
+			}
+			if i > 0 && rapid.Bool().Draw(t, "incremental") {
+				s.References = []string{fmt.Sprintf("s%d", rapid.IntRange(0, n-1).Draw(t, "base"))}
+			}
+			sets = append(sets, s)
+		}
+		policy := Policy{
+			Last: rapid.IntRange(0, 3).Draw(t, "last"), Daily: rapid.IntRange(0, 3).Draw(t, "daily"),
+			Monthly: rapid.IntRange(0, 3).Draw(t, "monthly"), AllowShrink: rapid.Bool().Draw(t, "shrink"),
+		}
+		plan := NewPlan(policy, noon, sets, "")
+		gone := map[string]bool{}
+		for _, d := range plan.Delete {
+			gone[d.ID] = true
+		}
+		if len(plan.Keep)+len(plan.Delete) != n {
+			t.Fatalf("%d sets, %d stay and %d go", n, len(plan.Keep), len(plan.Delete))
+		}
+		newest := map[string]Set{}
+		for _, s := range sets {
+			if s.Unusable != "" && gone[s.ID] {
+				t.Errorf("%s goes, which nobody understands", s.ID)
+			}
+			if s.Unusable != "" || s.Finished.After(noon.Add(clockSlack)) {
+				continue
+			}
+			for _, d := range s.Databases {
+				if s.Finished.After(newest[d.Lineage].Finished) {
+					newest[d.Lineage] = s
+				}
+			}
+		}
+		for name, s := range newest {
+			if slices.ContainsFunc(sets, func(o Set) bool { return o.Finished.Equal(s.Finished) && o.ID != s.ID }) {
+				continue // either may be the one
+			}
+			if gone[s.ID] {
+				t.Errorf("%s goes, the newest of %s", s.ID, name)
+			}
+		}
+		for _, k := range plan.Keep {
+			for _, id := range k.References {
+				if gone[id] {
+					t.Errorf("%s goes, to which %s refers", id, k.ID)
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,198 @@
+package retention
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"dbbackup/internal/backupset"
+	"dbbackup/internal/fault"
+	"dbbackup/internal/report"
+	"dbbackup/internal/store"
+)
+
+// Options say what Prune does.
+type Options struct {
+	Store  store.Store
+	Policy Policy
+	DryRun bool // only the plan; nothing is read or removed
+	// Verify reads a whole set. It returns an error of kind fault.Integrity for
+	// one that is not sound.
+	Verify func(ctx context.Context, set *backupset.Set) error
+	Report report.Reporter
+	Now    time.Time
+}
+
+// Result is what Prune did, or would do.
+type Result struct {
+	Plan
+	Deleted []string
+}
+
+// Prune removes the sets that the policy does not keep. The caller holds the
+// store's lock, but for a dry run. The error is of kind fault.Precondition when
+// sets stayed that a person must look at. What is removed is removed in an order
+// that leaves no set without what it refers to, wherever Prune is killed (T90).
+func Prune(ctx context.Context, o Options) (Result, error) {
+	if err := o.Policy.Validate(); err != nil {
+		return Result{}, err
+	}
+	sets, err := survey(ctx, o.Store)
+	if err != nil {
+		return Result{}, err
+	}
+	suspended, err := backupset.Resumable(ctx, o.Store)
+	if err != nil {
+		return Result{}, err
+	}
+	newest := ""
+	if len(suspended) > 0 {
+		newest = suspended[len(suspended)-1]
+	}
+	for {
+		result := Result{Plan: NewPlan(o.Policy, o.Now, sets, newest)}
+		if o.DryRun {
+			return result, stopped(result.Plan)
+		}
+		if len(result.Verify) > 0 {
+			if err := o.prove(ctx, sets, result.Verify[0]); err != nil {
+				return result, err
+			}
+			continue
+		}
+		err := o.remove(ctx, &result)
+		return result, errors.Join(err, stopped(result.Plan))
+	}
+}
+
+func stopped(plan Plan) error {
+	var errs []error
+	for _, text := range plan.Stops {
+		errs = append(errs, fault.New(fault.Precondition, "", "%s", text))
+	}
+	return errors.Join(errs...)
+}
+
+// prove reads a set on which the removal of others relies. One that is not
+// sound counts for nothing from then on.
+func (o Options) prove(ctx context.Context, sets []Set, id string) error {
+	at := slices.IndexFunc(sets, func(s Set) bool { return s.ID == id })
+	o.Report.Info("reading a set before older ones go", report.F("set", id))
+	set, err := backupset.Open(ctx, o.Store, id)
+	if err == nil {
+		err = o.Verify(ctx, set)
+	}
+	switch {
+	case err == nil:
+		sets[at].Verified = true
+		return backupset.WriteVerified(ctx, set, o.Now)
+	case fault.Is(err, fault.Integrity), fault.Is(err, fault.NotFound):
+		o.Report.Warn("a set is not sound, and counts for nothing", report.F("set", id), report.F("because", err))
+		sets[at].Unusable = "it is damaged"
+		return nil
+	}
+	return fmt.Errorf("verify backup set %s before older ones go: %w", id, err)
+}
+
+// remove removes what the plan names. A set that cannot be removed keeps those
+// that it refers to.
+func (o Options) remove(ctx context.Context, result *Result) error {
+	needed := map[string]bool{}
+	var errs []error
+	for _, s := range result.Delete {
+		if ctx.Err() != nil {
+			return errors.Join(append(errs, context.Cause(ctx))...)
+		}
+		if needed[s.ID] {
+			continue
+		}
+		err := backupset.Remove(ctx, o.Store, s.ID)
+		if err == nil {
+			err = backupset.RemoveRecords(ctx, o.Store, s.ID)
+		}
+		if err != nil {
+			errs = append(errs, err)
+			for _, id := range s.References {
+				needed[id] = true
+			}
+			continue
+		}
+		result.Deleted = append(result.Deleted, s.ID)
+		o.Report.Info("removed a backup set", report.F("set", s.ID), report.F("bytes", s.Bytes))
+	}
+	return errors.Join(errs...)
+}
+
+// survey reads what the planner needs. A store that cannot be listed to its
+// end is an error (T33); so is a set of a newer release, of which nobody here
+// knows what it refers to.
+func survey(ctx context.Context, st store.Store) ([]Set, error) {
+	entries, err := backupset.List(ctx, st)
+	if err != nil {
+		return nil, err
+	}
+	drills, _, err := backupset.ReadDrills(ctx, st, "")
+	if err != nil {
+		return nil, err
+	}
+	var sets []Set
+	for _, e := range entries {
+		s := Set{ID: e.ID, Bytes: e.Bytes, Finished: e.Finished.UTC()}
+		switch e.Status {
+		case backupset.StatusUnfinished:
+			continue // gc's
+		case backupset.StatusNewer:
+			return nil, fault.New(fault.Precondition, "prune this store with the newest dbbackup that writes to it",
+				"backup set %s: %s; what it refers to is not known", e.ID, e.Reason)
+		case backupset.StatusComplete:
+			set, err := backupset.Open(ctx, st, e.ID)
+			if err != nil {
+				return nil, err
+			}
+			if err := s.describe(ctx, set, drills); err != nil {
+				return nil, err
+			}
+		default:
+			s.Unusable = "it is damaged: " + e.Reason
+			// What it refers to may still serve to repair it.
+			if set, err := backupset.Open(ctx, st, e.ID); err == nil {
+				s.References = referred(set.Manifest())
+			}
+		}
+		sets = append(sets, s)
+	}
+	return sets, nil
+}
+
+func (s *Set) describe(ctx context.Context, set *backupset.Set, drills backupset.Drills) error {
+	m := set.Manifest()
+	s.References = referred(m)
+	server := cmp.Or(m.Server.SystemIdentifier, fmt.Sprintf("%s:%d", m.Server.Host, m.Server.Port))
+	for i := range m.Databases {
+		d := &m.Databases[i]
+		lineage := fmt.Sprintf("database %q of server %s", d.Name, server)
+		if d.Selection.Chosen() {
+			lineage = "tables of " + lineage // never in place of the whole
+		}
+		s.Databases = append(s.Databases, Database{Lineage: lineage, Bytes: d.DatabaseBytes})
+	}
+	if _, s.Verified = drills.LastOK(s.ID); s.Verified {
+		return nil
+	}
+	var err error
+	s.Verified, err = backupset.IsVerified(ctx, set)
+	return err
+}
+
+// referred are the sets that a manifest refers to.
+func referred(m *backupset.Manifest) []string {
+	var ids []string
+	for _, r := range m.References {
+		ids = append(ids, r.Set)
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
