@@ -7,7 +7,7 @@
 #                 [--native-runs N] [--native-only]
 #
 #   --write           also put the tables into docs/benchmarks.md
-#   --binary FILE     the dbbackup to measure (default: bin/dbbackup, made when missing)
+#   --binary FILE     the dbbackup to measure (default: bin/dbbackup, built anew)
 #   --plain-runs N    turns in plain mode (default 3)
 #   --archive-runs N  turns in custom and in directory mode (default 2)
 #   --native-runs N   turns of the native engine (default 3)
@@ -67,7 +67,7 @@ if ! command -v pigz >/dev/null; then
 fi
 
 cd "$tree"
-[[ -x $binary ]] || make --no-print-directory build >&2
+[[ $binary != "$tree/bin/dbbackup" ]] || make --no-print-directory -C "$tree" build >&2 # an old one measures nothing
 bench=$(mktemp --directory)
 trap 'rm -rf "$bench"' EXIT
 go build -o "$bench/bench" ./scripts/bench

@@ -19,7 +19,7 @@ func (a *application) commands() []*cli.Command {
 			exampleLines("show --store /backup", "show cluster-20260102T030405Z --json"), outputFlags(), a.show),
 		a.command("prune", "remove the sets that a policy does not keep, once the newest is known to be sound", "",
 			exampleLines("prune --keep-daily 7 --keep-weekly 5 --dry-run", "prune --keep-last 3 --json"),
-			join(retentionFlags(), []cli.Flag{onceFlag("dry-run", "say what would be removed, and change nothing")}, outputFlags()), a.prune),
+			join(under("Prune", []cli.Flag{onceFlag("dry-run", "say what would be removed, and change nothing")}), retentionFlags(), outputFlags()), a.prune),
 		a.command("gc", "remove what killed runs left in the store", "", exampleLines("gc --store /backup"), nil, a.gc),
 		a.command("probe", "say what a backup would do with each database, and why", "",
 			exampleLines("probe", "probe -h db1 -U backup --json"), join(captureFlags(), connectionFlags(), outputFlags()), a.probe),
