@@ -1,12 +1,7 @@
-// Package retention decides which backup sets may go, and removes them.
-//
-// It is careful in one direction only: whatever it does not understand stays. A
-// set goes when every database in it has newer sets that the policy keeps, when
-// the newest of those was read and found sound, and when no set that stays
-// refers to it.
 package retention
 
 import (
+	"fmt"
 	"time"
 
 	"dbbackup/internal/fault"
@@ -49,7 +44,7 @@ type rule struct {
 func (p Policy) rules() []rule {
 	week := func(t time.Time) string {
 		year, number := t.ISOWeek()
-		return time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC).Format("2006") + "-W" + twoDigits(number)
+		return fmt.Sprintf("%04d-W%02d", year, number)
 	}
 	format := func(layout string) func(time.Time) string {
 		return func(t time.Time) string { return t.Format(layout) }
@@ -62,5 +57,3 @@ func (p Policy) rules() []rule {
 		{"yearly", p.Yearly, format("2006")},
 	}
 }
-
-func twoDigits(n int) string { return string([]byte{'0' + byte(n/10%10), '0' + byte(n%10)}) }

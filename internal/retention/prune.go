@@ -106,14 +106,11 @@ func (o Options) remove(ctx context.Context, result *Result) error {
 		if ctx.Err() != nil {
 			return errors.Join(append(errs, context.Cause(ctx))...)
 		}
-		if needed[s.ID] {
-			continue
+		var err error
+		if !needed[s.ID] {
+			err = o.removeOne(ctx, s.ID)
 		}
-		err := backupset.Remove(ctx, o.Store, s.ID)
-		if err == nil {
-			err = backupset.RemoveRecords(ctx, o.Store, s.ID)
-		}
-		if err != nil {
+		if err != nil || needed[s.ID] { // it stays, so what it refers to does, too
 			errs = append(errs, err)
 			for _, id := range s.References {
 				needed[id] = true
@@ -124,6 +121,13 @@ func (o Options) remove(ctx context.Context, result *Result) error {
 		o.Report.Info("removed a backup set", report.F("set", s.ID), report.F("bytes", s.Bytes))
 	}
 	return errors.Join(errs...)
+}
+
+func (o Options) removeOne(ctx context.Context, id string) error {
+	if err := backupset.Remove(ctx, o.Store, id); err != nil {
+		return err
+	}
+	return backupset.RemoveRecords(ctx, o.Store, id)
 }
 
 // survey reads what the planner needs. A store that cannot be listed to its
