@@ -119,20 +119,27 @@ func TestT20ReadOnlyStore(t *testing.T) {
 	})
 	t.Run("immutable", func(t *testing.T) {
 		t.Parallel()
-		needRoot(t)
-		need(t, "chattr")
 		path := t.TempDir()
-		if out, err := exec.Command("chattr", "+i", path).CombinedOutput(); err != nil {
-			cannot(t, fmt.Sprintf("chattr: %v: %s", err, out))
-		}
-		t.Cleanup(func() {
-			if err := exec.Command("chattr", "-i", path).Run(); err != nil {
-				t.Error(err)
-			}
-		})
+		t.Cleanup(immutable(t, path))
 		dbbackup(t, c.Env(), "backup", "single", "postgres", "--store", path).want(t, exitPrecondition, "operation not permitted", path, "lsattr")
 		wantEmpty(t, path)
 	})
+}
+
+// immutable makes a folder one in which nothing can be made or removed, until
+// the function that it returns is called.
+func immutable(t testing.TB, path string) (release func()) {
+	t.Helper()
+	needRoot(t)
+	need(t, "chattr")
+	if out, err := exec.Command("chattr", "+i", path).CombinedOutput(); err != nil {
+		cannot(t, fmt.Sprintf("chattr: %v: %s", err, out))
+	}
+	return func() {
+		if err := exec.Command("chattr", "-i", path).Run(); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // T22: links wait where the run will write.

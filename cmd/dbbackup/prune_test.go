@@ -181,3 +181,21 @@ func TestPruneStopsAtANewerSet(t *testing.T) {
 		t.Errorf("left: %q", left)
 	}
 }
+
+// A set that cannot be removed is named, and keeps all that it refers to.
+func TestPruneKeepsTheBasesOfWhatItCannotRemove(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db, store := family(t, c), newStore(t)
+	dbbackup(t, c.Env(), chunking(store, db)...).must(t, exitOK)
+	changeFamily(t, c, db)
+	stuck := increment(t, c, store, db)
+	dbbackup(t, c.Env(), chunking(store, db)...).must(t, exitOK) // full
+	release := immutable(t, filepath.Join(store, stuck))
+	refused := dbbackup(t, nil, pruning(store, "--keep-last", "1")...)
+	wantSound(t, store, 3)
+	release()
+	refused.want(t, exitFailed, stuck)
+	dbbackup(t, nil, pruning(store, "--keep-last", "1")...).must(t, exitOK)
+	wantSound(t, store, 1)
+}
