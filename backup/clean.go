@@ -6,17 +6,18 @@ import (
 
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/report"
+	"dbbackup/internal/store"
 )
 
 // Clean removes what killed runs left in the store, and returns how many
 // things that were. The caller holds the store's lock: what a living run is
 // writing looks the same.
-func Clean(ctx context.Context, place Place, r report.Reporter) (int, error) {
+func Clean(ctx context.Context, place store.Place, r report.Reporter) (int, error) {
 	return clean(ctx, place, r, false)
 }
 
 // clean is Clean that may keep what `resume` could go on with.
-func clean(ctx context.Context, place Place, r report.Reporter, keepResumable bool) (int, error) {
+func clean(ctx context.Context, place store.Place, r report.Reporter, keepResumable bool) (int, error) {
 	if tidied, err := backupset.Tidy(ctx, place); err != nil {
 		return len(tidied), err
 	}

@@ -146,7 +146,7 @@ func (r *run) request(p plan) pgdump.Request {
 	return pgdump.Request{
 		Database: p.database.Name, Mode: p.mode, Name: objectBase(p.database.Name),
 		Level: p.settings.Level, Jobs: r.o.Jobs, Procs: r.o.Procs,
-		Expected: p.expected, Free: r.o.Store.Free,
+		Expected: p.expected, Free: r.free(),
 		WithoutData: p.without, SkipLargeObjects: p.settings.SkipLargeObjects,
 		LockTimeout: p.settings.LockTimeout, Limit: p.settings.Limit, Stall: p.settings.Stall,
 	}

@@ -110,7 +110,7 @@ func describeGlobals(ctx context.Context, conn *pg.Conn, g *globals) error {
 
 // dumpGlobals runs pg_dumpall, whose output counts only when it is whole.
 func (r *run) dumpGlobals(ctx context.Context, g *globals) (err error) {
-	object, err := r.set.Object(ctx, g.Object)
+	object, err := r.set.Object(ctx, g.Object, 0)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package backup
 
 import (
-	"context"
 	"time"
 
 	"dbbackup/compress"
@@ -18,7 +17,7 @@ import (
 type Options struct {
 	Source *pg.Endpoint
 	Search pgtool.Search
-	Store  Place
+	Store  store.Place
 	Report report.Reporter
 
 	Kind     backupset.Kind
@@ -52,21 +51,6 @@ type Options struct {
 	PID     int
 	Purpose string // the command, for the lock; without connection options
 	Now     func() time.Time
-}
-
-// Place is a store on this host, with what a run asks of it before it begins.
-type Place interface {
-	store.Local
-	// CheckWritable fails, with fault.Precondition, where nothing can be written.
-	CheckWritable() error
-	// Warnings says what is wrong with the place without being in the way.
-	Warnings() []string
-	// Free is what an ordinary user can still write; inodes is the
-	// largest number where the file system has no limit.
-	Free() (bytes, inodes uint64, err error)
-	// Leftovers lists what runs that died left behind, for RemoveLeftover.
-	Leftovers(ctx context.Context) ([]string, error)
-	RemoveLeftover(ctx context.Context, name string) error
 }
 
 // Settings hold for one database.

@@ -9,6 +9,7 @@ import (
 
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/fault"
+	"dbbackup/internal/store"
 )
 
 // asked is what of the options decides what a set will hold. It is stored with
@@ -55,7 +56,7 @@ func Resuming(ctx context.Context, o Options) (Options, error) {
 
 // askedFor reads what the run of an unfinished set was asked for. The error says
 // why what is none cannot be gone on with.
-func askedFor(ctx context.Context, place Place, id string) (a asked, err error) {
+func askedFor(ctx context.Context, place store.Store, id string) (a asked, err error) {
 	set, err := backupset.Reopen(ctx, place, id)
 	if err != nil {
 		return a, err

@@ -61,11 +61,11 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	if err := r.survey(ctx); err != nil {
 		return Result{}, err
 	}
-	release, err := r.lock(ctx)
+	held, release, err := r.lock(ctx)
 	if err != nil {
 		return Result{}, err
 	}
-	result, err := r.locked(ctx)
+	result, err := r.locked(held)
 	return result, errors.Join(err, release())
 }
 
@@ -124,9 +124,9 @@ func (r *run) survey(ctx context.Context) error {
 }
 
 // lock takes the store for this run, when it can be written to at all.
-func (r *run) lock(ctx context.Context) (release func() error, err error) {
-	if err := r.o.Store.CheckWritable(); err != nil {
-		return nil, err
+func (r *run) lock(ctx context.Context) (held context.Context, release func() error, err error) {
+	if err := r.o.Store.CheckWritable(ctx); err != nil {
+		return nil, nil, err
 	}
 	for _, warning := range r.o.Store.Warnings() {
 		r.o.Report.Warn(warning)
@@ -135,14 +135,14 @@ func (r *run) lock(ctx context.Context) (release func() error, err error) {
 }
 
 // Lock takes a store's run lock. When another run holds it the error is
-// fault.Locked and names the holder.
-func Lock(ctx context.Context, place Place, holder store.Holder) (release func() error, err error) {
-	release, err = place.Lock(ctx, holder)
+// fault.Locked and names the holder. held ends when the lock is lost.
+func Lock(ctx context.Context, place store.Store, holder store.Holder) (held context.Context, release func() error, err error) {
+	held, release, err = place.Lock(ctx, holder)
 	var locked *store.LockedError
 	if errors.As(err, &locked) {
-		return nil, fault.New(fault.Locked, "", "%w", err)
+		return nil, nil, fault.New(fault.Locked, "", "%w", err)
 	}
-	return release, err
+	return held, release, err
 }
 
 // begin claims the set's name.

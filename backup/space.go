@@ -7,6 +7,7 @@ import (
 	"dbbackup/internal/bytesize"
 	"dbbackup/internal/fault"
 	"dbbackup/internal/report"
+	"dbbackup/internal/store"
 )
 
 // Without a former set to learn from, a dump is guessed to take this share of
@@ -32,7 +33,11 @@ func (r *run) checkSpace(ctx context.Context) error {
 	if err != nil || !r.o.SpaceCheck {
 		return err
 	}
-	free, inodes, err := r.o.Store.Free()
+	roomy, ok := r.o.Store.(store.Roomy)
+	if !ok {
+		return nil // a bucket takes what it is paid for
+	}
+	free, inodes, err := roomy.Free()
 	if err != nil {
 		return err
 	}
@@ -109,4 +114,12 @@ func (r *run) formerRatios(ctx context.Context) (map[string]float64, error) {
 		}
 	}
 	return ratios, nil
+}
+
+// free asks the store what it can still take; nil where it does not know.
+func (r *run) free() func() (bytes, inodes uint64, err error) {
+	if roomy, ok := r.o.Store.(store.Roomy); ok {
+		return roomy.Free
+	}
+	return nil
 }

@@ -36,7 +36,7 @@ func (a *application) doctor(ctx context.Context, s *settings) error {
 	var findings []finding
 	server := a.examineServer(ctx, s, &findings)
 	a.examineTools(ctx, s, server, &findings)
-	a.examineStore(s, &findings)
+	a.examineStore(ctx, s, &findings)
 	if err := a.examineHost(ctx, s, server, &findings); err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func (a *application) examineTools(ctx context.Context, s *settings, server *pg.
 	*findings = append(*findings, finding{About: "tools", State: "ok", Text: fmt.Sprintf("pg_dump %s in %s", tools.Version, tools.Dir)})
 }
 
-func (a *application) examineStore(s *settings, findings *[]finding) {
+func (a *application) examineStore(ctx context.Context, s *settings, findings *[]finding) {
 	place, err := s.openStore(false)
 	if parent, missing := missingFolder(s.storePath()); missing && fault.Is(err, fault.NotFound) {
 		f := finding{About: "store", State: "advice", Text: s.storePath() + " does not exist; the first backup makes it"}
@@ -105,7 +105,7 @@ func (a *application) examineStore(s *settings, findings *[]finding) {
 	}
 	if err == nil {
 		defer place.Close() //nolint:errcheck // only probed
-		err = place.CheckWritable()
+		err = place.CheckWritable(ctx)
 	}
 	if err != nil {
 		*findings = append(*findings, problem("store", err))

@@ -80,13 +80,14 @@ func (a *application) prune(ctx context.Context, s *settings) error {
 }
 
 // pruneStore prunes a store under its lock.
-func (a *application) pruneStore(ctx context.Context, s *settings, place backup.Place, policy retention.Policy, dryRun bool) (result retention.Result, err error) {
+func (a *application) pruneStore(ctx context.Context, s *settings, place store.Place, policy retention.Policy, dryRun bool) (result retention.Result, err error) {
 	if !dryRun {
-		release, err := backup.Lock(ctx, place, store.Holder{Host: hostname(), PID: os.Getpid(), Since: time.Now(), Purpose: "prune"})
+		held, release, err := backup.Lock(ctx, place, store.Holder{Host: hostname(), PID: os.Getpid(), Since: time.Now(), Purpose: "prune"})
 		if err != nil {
 			return result, err
 		}
 		defer func() { err = a.keep(err, release()) }()
+		ctx = held
 	}
 	return retention.Prune(ctx, retention.Options{
 		Store: place, Policy: policy, DryRun: dryRun, Report: a.log, Now: time.Now(),

@@ -347,12 +347,12 @@ func (a *application) gc(ctx context.Context, s *settings) (err error) {
 		return err
 	}
 	defer place.Close() //nolint:errcheck // everything was synced by then
-	release, err := backup.Lock(ctx, place, store.Holder{Host: hostname(), PID: os.Getpid(), Since: time.Now(), Purpose: "gc"})
+	held, release, err := backup.Lock(ctx, place, store.Holder{Host: hostname(), PID: os.Getpid(), Since: time.Now(), Purpose: "gc"})
 	if err != nil {
 		return err
 	}
 	defer func() { err = a.keep(err, release()) }()
-	n, err := backup.Clean(ctx, place, a.log)
+	n, err := backup.Clean(held, place, a.log)
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ import (
 func golden(t *testing.T) (st *dir.Dir, folder string) {
 	t.Helper()
 	st = newStore(t)
-	folder = filepath.Join(st.Root(), sampleID)
+	folder = filepath.Join(st.String(), sampleID)
 	must(t, os.CopyFS(folder, os.DirFS(filepath.Join(goldenV1, sampleID))))
 	return st, folder
 }
@@ -164,7 +164,7 @@ func TestManifestOfAnotherSet(t *testing.T) {
 	const other = "cluster-20260102T030405Z-2"
 	must(t, writeSample(t.Context(), st, other))
 	for _, name := range []string{ManifestName, SumsName} {
-		text, err := os.ReadFile(filepath.Join(st.Root(), other, name))
+		text, err := os.ReadFile(filepath.Join(st.String(), other, name))
 		must(t, err)
 		must(t, os.WriteFile(filepath.Join(folder, name), text, 0o600))
 	}

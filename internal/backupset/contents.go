@@ -287,25 +287,12 @@ func (s *Set) OpenPiece(ctx context.Context, p *Piece) (io.ReadCloser, error) {
 		id = s.ID()
 	}
 	key := id + "/" + p.Object
-	in, err := s.st.Open(ctx, key)
+	in, err := s.st.OpenRange(ctx, key, p.Offset, p.Bytes)
 	if err != nil {
 		return nil, damaged(err, "object %s", key)
 	}
-	if err := skip(in, p.Offset); err != nil {
-		return nil, errors.Join(damaged(err, "object %s is cut", key), in.Close())
-	}
 	return newCheckedReader(in, Object{Name: p.Object, Bytes: p.Bytes, SHA256: p.SHA256},
 		fmt.Sprintf("object %s at byte %d", key, p.Offset), true), nil
-}
-
-// skip moves to an offset, by seeking where that works.
-func skip(in io.Reader, offset int64) error {
-	if seeker, ok := in.(io.Seeker); ok {
-		_, err := seeker.Seek(offset, io.SeekStart)
-		return err
-	}
-	_, err := io.CopyN(io.Discard, in, offset)
-	return err
 }
 
 // Reference is an object of an older set that this set needs: its rows were

@@ -57,9 +57,9 @@ func (d *dying) step() {
 	}
 }
 
-func (d *dying) Create(ctx context.Context, key string) (store.Writer, error) {
+func (d *dying) Create(ctx context.Context, key string, expect int64) (store.Writer, error) {
 	d.step()
-	w, err := d.Local.Create(ctx, key)
+	w, err := d.Local.Create(ctx, key, expect)
 	return &dyingWriter{w, d}, err
 }
 
@@ -153,7 +153,7 @@ func checkAfterCrash(t *testing.T, st *dir.Dir) (exists bool) {
 func TestWritingIsKilledAtEachStep(t *testing.T) {
 	for n := 1; ; n++ {
 		st := newStore(t)
-		killed := runCrash(t, "write", st.Root(), n)
+		killed := runCrash(t, "write", st.String(), n)
 		if checkAfterCrash(t, st) {
 			mustOpenMarked(t, st)
 		} else {
@@ -186,7 +186,7 @@ func TestRemovingIsKilledAtEachStep(t *testing.T) {
 	for n := 1; ; n++ {
 		st := newStore(t)
 		must(t, writeSample(t.Context(), st, sampleID))
-		killed := runCrash(t, "remove", st.Root(), n)
+		killed := runCrash(t, "remove", st.String(), n)
 		if checkAfterCrash(t, st) {
 			mustOpenMarked(t, st)
 			must(t, Remove(t.Context(), st, sampleID))

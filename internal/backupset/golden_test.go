@@ -54,7 +54,7 @@ func TestGoldenContent(t *testing.T) {
 func TestSha256sumReadsOurSums(t *testing.T) {
 	st := newStore(t)
 	must(t, writeSample(t.Context(), st, sampleID))
-	folder := filepath.Join(st.Root(), sampleID)
+	folder := filepath.Join(st.String(), sampleID)
 	check := func() error {
 		cmd := exec.Command("sha256sum", "--check", "--strict", "--quiet", SumsName)
 		cmd.Dir = folder

@@ -43,9 +43,9 @@ func TestListTellsWhatIsWhat(t *testing.T) {
 	w, err := Create(ctx, st, "single-db1-20260105T000000Z")
 	must(t, err)
 	must(t, w.WriteFile(ctx, "databases/x.dump", nil))
-	must(t, os.MkdirAll(filepath.Join(st.Root(), "notes"), 0o700))
-	must(t, os.WriteFile(filepath.Join(st.Root(), "notes", "todo"), nil, 0o600))
-	must(t, os.WriteFile(filepath.Join(st.Root(), "README"), nil, 0o600))
+	must(t, os.MkdirAll(filepath.Join(st.String(), "notes"), 0o700))
+	must(t, os.WriteFile(filepath.Join(st.String(), "notes", "todo"), nil, 0o600))
+	must(t, os.WriteFile(filepath.Join(st.String(), "README"), nil, 0o600))
 
 	entries, err := List(ctx, st)
 	must(t, err)
@@ -145,8 +145,8 @@ func TestResolve(t *testing.T) {
 		{"cluster-20260105", "", "", 0, fault.NotFound},
 		{"nothing", "", "", 0, fault.NotFound},
 		{"", "", "", 0, fault.NotFound},
-		{filepath.Join(st.Root(), a), "", a, 0, 0},
-		{filepath.Join(st.Root(), a) + "/", "", a, 0, 0},
+		{filepath.Join(st.String(), a), "", a, 0, 0},
+		{filepath.Join(st.String(), a) + "/", "", a, 0, 0},
 		{elsewhere, "", "", 0, fault.NotFound},
 		{"../" + a, "", "", 0, fault.NotFound},
 	} {

@@ -34,12 +34,13 @@ type ObjectWriter struct {
 	ended bool
 }
 
-// Object begins an object of the set.
-func (w *Writer) Object(ctx context.Context, name string) (*ObjectWriter, error) {
+// Object begins an object of the set, of about expect bytes (store.Create). ctx
+// holds until the object has ended.
+func (w *Writer) Object(ctx context.Context, name string, expect int64) (*ObjectWriter, error) {
 	if err := w.reserve(name); err != nil {
 		return nil, err
 	}
-	out, err := w.st.Create(ctx, w.key(name))
+	out, err := w.st.Create(ctx, w.key(name), expect)
 	if err != nil {
 		w.release(name)
 		return nil, err

@@ -110,7 +110,7 @@ func putMark(ctx context.Context, st store.Store, id string) error {
 
 // put writes one small object.
 func put(ctx context.Context, st store.Store, key string, data []byte) error {
-	w, err := st.Create(ctx, key)
+	w, err := st.Create(ctx, key, int64(len(data)))
 	if err != nil {
 		return err
 	}
@@ -205,7 +205,7 @@ func (w *Writer) release(name string, objects ...Object) {
 
 // WriteFile writes an object from memory.
 func (w *Writer) WriteFile(ctx context.Context, name string, data []byte) error {
-	object, err := w.Object(ctx, name)
+	object, err := w.Object(ctx, name, int64(len(data)))
 	if err != nil {
 		return err
 	}

@@ -88,7 +88,7 @@ func TestMisuseIsAnError(t *testing.T) {
 	st := newStore(t)
 	w, err := Create(ctx, st, sampleID)
 	must(t, err)
-	open, err := w.Object(ctx, "folder/open")
+	open, err := w.Object(ctx, "folder/open", 0)
 	must(t, err)
 	must(t, w.WriteFile(ctx, "file", nil))
 
@@ -148,7 +148,7 @@ func TestFailedNamesAreFreeAgain(t *testing.T) {
 	must(t, err)
 	must(t, w.WriteFile(ctx, "db/a", nil))
 	must(t, w.Drop(ctx, "db"))
-	o, err := w.Object(ctx, "db")
+	o, err := w.Object(ctx, "db", 0)
 	must(t, err)
 	must(t, o.Abort())
 	s, err := w.Stage(ctx, "db")

@@ -11,6 +11,7 @@ import (
 var (
 	ErrNotExist = errors.New("no such object")
 	ErrExist    = errors.New("object exists already")
+	ErrDenied   = errors.New("the store refuses to delete it")
 )
 
 // Info describes one stored object.
@@ -45,23 +46,57 @@ type Holder struct {
 // caller need it: backupset, which gives keys their meaning, and the commands
 // that list and clean. The suite in storetest defines its behaviour.
 type Store interface {
-	// Create begins an object. Nothing is visible at key before Commit. A key
-	// that is taken already may be ErrExist here or only at Commit. CheckKey
-	// says which keys every method refuses.
-	Create(ctx context.Context, key string) (Writer, error)
+	// Create begins an object of about expect bytes: 0 for a few kilobytes, and
+	// no harm when it is off by several times. Stores that send in parts size
+	// them by it. Nothing is visible at key before Commit. A key that is taken
+	// already may be ErrExist here or only at Commit. CheckKey says which keys
+	// every method refuses. ctx holds until the object has ended.
+	Create(ctx context.Context, key string, expect int64) (Writer, error)
 	// Open reads an object from its start. The caller closes it. ErrNotExist.
 	Open(ctx context.Context, key string) (io.ReadCloser, error)
+	// OpenRange reads length bytes of an object from offset on; a negative
+	// length means to its end. A range that reaches behind the end of the object
+	// reads what there is. The caller closes it. ErrNotExist.
+	OpenRange(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
 	// List calls fn for every committed object whose key begins with prefix, in
 	// key order. An error of fn ends the walk and is returned. A partial
 	// listing is an error, never a short list.
 	List(ctx context.Context, prefix string, fn func(Info) error) error
 	// Delete removes one object durably: what is deleted before another object
 	// is deleted does not come back after it. Deleting what is not there is no
-	// error.
+	// error. What the store refuses to delete (an object lock, a credential
+	// without that right) is ErrDenied.
 	Delete(ctx context.Context, key string) error
 	// Lock takes the store's only run lock, or fails with a *LockedError that
-	// names the holder. release gives it back; the death of the process does too.
-	Lock(ctx context.Context, holder Holder) (release func() error, err error)
+	// names the holder. held is ctx until the lock is lost to another run, which
+	// cancels it with the reason as its cause: who works under the lock works
+	// with held. release gives the lock back, and may be called again; the death
+	// of the process gives it back too, at once or after a while.
+	Lock(ctx context.Context, holder Holder) (held context.Context, release func() error, err error)
+}
+
+// Place is a Store as the commands open it.
+type Place interface {
+	Store
+	// String names the store as its user did, without what is secret.
+	String() string
+	// CheckWritable fails, with fault.Precondition, where nothing can be written.
+	CheckWritable(ctx context.Context) error
+	// Warnings says what is wrong with the place without being in the way.
+	Warnings() []string
+	// Leftovers lists what runs that died left behind and List does not show
+	// (temporary files, unfinished uploads), for RemoveLeftover.
+	Leftovers(ctx context.Context) ([]string, error)
+	RemoveLeftover(ctx context.Context, name string) error
+	// Close gives back what the store holds open. Objects being written fail.
+	Close() error
+}
+
+// Roomy is a Store that knows how much it can still take.
+type Roomy interface {
+	// Free is what an ordinary user can still write; inodes is the largest
+	// number where there is no limit.
+	Free() (bytes, inodes uint64, err error)
 }
 
 // Local is a Store whose objects are files of this machine. Child processes

@@ -251,7 +251,7 @@ func (b *Base) largeObjects(id pg.Identity) []Finished {
 // writeContents stores contents.json, table by table: as a whole it would take
 // memory several times its size.
 func writeContents(ctx context.Context, set *backupset.Writer, name string, c *backupset.Contents) (err error) {
-	out, err := set.Object(ctx, name)
+	out, err := set.Object(ctx, name, 0)
 	if err != nil {
 		return err
 	}

@@ -109,7 +109,7 @@ func (w *worker) open(ctx context.Context) (*object, error) {
 	c := w.c
 	suffix := ".copy" + c.req.Codec.Suffix()
 	name := objectName(c.req.Folder, c.req.Base.number(), suffix)
-	out, err := c.set.Object(ctx, name)
+	out, err := c.set.Object(ctx, name, c.req.ChunkBytes)
 	if err != nil {
 		return nil, err
 	}

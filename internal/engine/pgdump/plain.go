@@ -14,7 +14,7 @@ import (
 
 // plain captures into gzipped SQL: pg_dump's pipe, parallel gzip, the store.
 func (c *capture) plain(ctx context.Context, captured *Captured) (err error) {
-	object, err := c.set.Object(ctx, c.req.Name+".sql.gz")
+	object, err := c.set.Object(ctx, c.req.Name+".sql.gz", c.req.Expected)
 	if err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ func child(ctx context.Context, what, path string) error {
 
 // childPut insists on a failed object (T15): once failed, failed for good.
 func childPut(ctx context.Context, d *Dir) error {
-	w, err := d.Create(ctx, childKey)
+	w, err := d.Create(ctx, childKey, 0)
 	if err != nil {
 		return err
 	}
@@ -82,7 +82,7 @@ func childPublish(ctx context.Context, d *Dir) error {
 }
 
 func childLock(ctx context.Context, d *Dir) error {
-	if _, err := d.Lock(ctx, store.Holder{Host: "here", PID: os.Getpid(), Purpose: "test"}); err != nil {
+	if _, _, err := d.Lock(ctx, store.Holder{Host: "here", PID: os.Getpid(), Purpose: "test"}); err != nil {
 		return err
 	}
 	fmt.Println("locked")

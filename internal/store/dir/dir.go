@@ -1,6 +1,7 @@
 package dir
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -17,7 +18,11 @@ import (
 	"dbbackup/internal/store"
 )
 
-var _ store.Local = (*Dir)(nil)
+var (
+	_ store.Local = (*Dir)(nil)
+	_ store.Place = (*Dir)(nil)
+	_ store.Roomy = (*Dir)(nil)
+)
 
 const (
 	fileMode   fs.FileMode = 0o600
@@ -72,8 +77,8 @@ func openRoot(path string) (*os.Root, error) {
 // Close releases the directory. Objects being written fail.
 func (d *Dir) Close() error { return d.root.Close() }
 
-// Root returns the absolute path of the directory.
-func (d *Dir) Root() string { return d.path }
+// String returns the absolute path of the directory.
+func (d *Dir) String() string { return d.path }
 
 // makeDurably makes a directory and its missing parents, and syncs each parent
 // that received an entry.
@@ -117,8 +122,11 @@ func (d *Dir) Warnings() []string {
 
 // CheckWritable writes, syncs and removes a small file. Any failure is
 // fault.Precondition: the run has not begun.
-func (d *Dir) CheckWritable() error {
-	err := d.probe()
+func (d *Dir) CheckWritable(ctx context.Context) error {
+	err := ctx.Err()
+	if err == nil {
+		err = d.probe()
+	}
 	if err != nil {
 		return explain(d.path, fault.Precondition, fmt.Errorf("write to store %s: %w", d.path, err))
 	}

@@ -46,7 +46,7 @@ func must(t *testing.T, err error) {
 
 func put(t *testing.T, d *Dir, key, data string) error {
 	t.Helper()
-	w, err := d.Create(t.Context(), key)
+	w, err := d.Create(t.Context(), key, 0)
 	if err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func TestUmaskAndWarnings(t *testing.T) {
 		must(t, os.Chmod(staged, 0o777))
 		must(t, os.WriteFile(filepath.Join(staged, "f"), nil, 0o666))
 		must(t, d.Publish(t.Context(), staged, "a/d"))
-		release, err := d.Lock(t.Context(), store.Holder{})
+		_, release, err := d.Lock(t.Context(), store.Holder{})
 		must(t, err)
 		must(t, release())
 		for _, name := range append(tree(t, d), ".", lockName) {
@@ -176,7 +176,7 @@ func TestSymlinks(t *testing.T) {
 			t.Errorf("path of %s is %s", key, path)
 		}
 	}
-	if _, err := d.Lock(ctx, store.Holder{Host: "evil"}); err == nil {
+	if _, _, err := d.Lock(ctx, store.Holder{Host: "evil"}); err == nil {
 		t.Error("locked a symbolic link")
 	}
 	if got, err := os.ReadFile(victim); err != nil || string(got) != "mine" {
@@ -223,7 +223,7 @@ func TestLeftovers(t *testing.T) {
 	d := openNew(t)
 	ctx := t.Context()
 	must(t, put(t, d, "set/kept", "x"))
-	w, err := d.Create(ctx, "set/half")
+	w, err := d.Create(ctx, "set/half", 0)
 	must(t, err)
 	staged, err := d.Stage(ctx, "set/databases/big.dir")
 	must(t, err)
@@ -231,7 +231,7 @@ func TestLeftovers(t *testing.T) {
 	must(t, os.MkdirAll(filepath.Join(d.path, "dead", "empty"), 0o700))
 	must(t, os.MkdirAll(filepath.Join(d.path, "lost+found"), 0o700))
 	must(t, os.WriteFile(filepath.Join(d.path, ".partial-notes"), nil, 0o600))
-	release, err := d.Lock(ctx, store.Holder{})
+	_, release, err := d.Lock(ctx, store.Holder{})
 	must(t, err)
 	defer release()
 

@@ -23,20 +23,20 @@ const lockName = ".lock"
 // there never blocks, and no clock can make a live lock look old. A held lock
 // is a *store.LockedError of kind fault.Locked.
 //
-// release is safe to call more than once. The file is kept: removing it would
+// It cannot be lost, so that held is ctx. release is safe to call more than once. The file is kept: removing it would
 // let a waiter lock a file that is no longer there.
-func (d *Dir) Lock(ctx context.Context, holder store.Holder) (release func() error, err error) {
+func (d *Dir) Lock(ctx context.Context, holder store.Holder) (held context.Context, release func() error, err error) {
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("lock store %s: %w", d.path, err)
+		return nil, nil, fmt.Errorf("lock store %s: %w", d.path, err)
 	}
 	file, err := d.openLock()
 	if err != nil {
-		return nil, explain(d.path, fault.Precondition, fmt.Errorf("lock store %s: %w", d.path, err))
+		return nil, nil, explain(d.path, fault.Precondition, fmt.Errorf("lock store %s: %w", d.path, err))
 	}
 	if err := d.take(file, holder); err != nil {
-		return nil, errors.Join(err, file.Close())
+		return nil, nil, errors.Join(err, file.Close())
 	}
-	return sync.OnceValue(func() error { return d.release(file) }), nil
+	return ctx, sync.OnceValue(func() error { return d.release(file) }), nil
 }
 
 // openLock opens or makes the lock file, and refuses anything in its place

@@ -31,7 +31,7 @@ func TestLockBetweenProcesses(t *testing.T) {
 	// However old the lock looks, it is alive.
 	old := time.Now().AddDate(-10, 0, 0)
 	must(t, os.Chtimes(filepath.Join(d.path, lockName), old, old))
-	_, err = d.Lock(t.Context(), store.Holder{})
+	_, _, err = d.Lock(t.Context(), store.Holder{})
 	var locked *store.LockedError
 	if !errors.As(err, &locked) || locked.Holder.PID != cmd.Process.Pid || !fault.Is(err, fault.Locked) {
 		t.Errorf("lock held by pid %d: got %v", cmd.Process.Pid, err)
@@ -41,7 +41,7 @@ func TestLockBetweenProcesses(t *testing.T) {
 	if err := cmd.Wait(); err == nil {
 		t.Error("the killed child ended well")
 	}
-	release, err := d.Lock(t.Context(), store.Holder{PID: 1})
+	_, release, err := d.Lock(t.Context(), store.Holder{PID: 1})
 	must(t, err)
 	must(t, release())
 }
@@ -55,12 +55,12 @@ func TestStaleLock(t *testing.T) {
 	} {
 		d := openNew(t)
 		must(t, os.WriteFile(filepath.Join(d.path, lockName), []byte(content), 0o666))
-		release, err := d.Lock(t.Context(), store.Holder{PID: 5, Host: "me"})
+		_, release, err := d.Lock(t.Context(), store.Holder{PID: 5, Host: "me"})
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		_, err = d.Lock(t.Context(), store.Holder{})
+		_, _, err = d.Lock(t.Context(), store.Holder{})
 		var locked *store.LockedError
 		if !errors.As(err, &locked) || locked.Holder.Host != "me" {
 			t.Errorf("%s: the holder is %v", name, err)

@@ -19,7 +19,7 @@ import (
 
 // Create begins an object in a temporary file beside its final place. A key
 // that is taken already is ErrExist at once.
-func (d *Dir) Create(ctx context.Context, key string) (store.Writer, error) {
+func (d *Dir) Create(ctx context.Context, key string, _ int64) (store.Writer, error) {
 	if err := errors.Join(ctx.Err(), store.CheckKey(key)); err != nil {
 		return nil, fmt.Errorf("create object: %w", err)
 	}
@@ -136,6 +136,28 @@ func (w *writer) discard() error {
 
 // Open reads an object. A symbolic link, wherever in the key, is refused.
 func (d *Dir) Open(ctx context.Context, key string) (io.ReadCloser, error) {
+	return d.open(ctx, key)
+}
+
+// OpenRange reads a part of an object, under the same rules.
+func (d *Dir) OpenRange(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	file, err := d.open(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := file.Seek(offset, io.SeekStart); err != nil {
+		return nil, errors.Join(d.wrap("open object", key, err), file.Close())
+	}
+	if length < 0 {
+		return file, nil
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(file, length), file}, nil
+}
+
+func (d *Dir) open(ctx context.Context, key string) (*os.File, error) {
 	if err := errors.Join(ctx.Err(), store.CheckKey(key)); err != nil {
 		return nil, fmt.Errorf("open object: %w", err)
 	}

@@ -56,7 +56,7 @@ func TestNoSpace(t *testing.T) {
 		t.Errorf("free: %d bytes, %v", bytes, err)
 	}
 	fill(t, d)
-	if err := d.CheckWritable(); !fault.Is(err, fault.Precondition) {
+	if err := d.CheckWritable(t.Context()); !fault.Is(err, fault.Precondition) {
 		t.Errorf("probe of a full file system: %v", err)
 	}
 }
@@ -105,10 +105,10 @@ func TestFileTooLarge(t *testing.T) {
 // T20
 func TestReadOnly(t *testing.T) {
 	d := mounted(t, "size=1m,mode=0700")
-	must(t, d.CheckWritable())
+	must(t, d.CheckWritable(t.Context()))
 	must(t, put(t, d, "set/object", "x"))
 	must(t, syscall.Mount("", d.path, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
-	err := d.CheckWritable()
+	err := d.CheckWritable(t.Context())
 	if !fault.Is(err, fault.Precondition) {
 		t.Errorf("probe: got %v, want kind Precondition", err)
 	}
@@ -135,7 +135,7 @@ func TestImmutable(t *testing.T) {
 			t.Errorf("chattr -i: %v: %s", err, out)
 		}
 	}()
-	err := d.CheckWritable()
+	err := d.CheckWritable(t.Context())
 	if !fault.Is(err, fault.Precondition) {
 		t.Errorf("probe: got %v, want kind Precondition", err)
 	}

@@ -14,11 +14,11 @@ import (
 func testLock(t *testing.T, st store.Store) {
 	holder := store.Holder{Host: "db-host", PID: 4711, Since: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Purpose: "backup cluster"}
 	for range 2 { // the second round proves that release gave it back
-		release, err := st.Lock(t.Context(), holder)
+		_, release, err := st.Lock(t.Context(), holder)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = st.Lock(t.Context(), store.Holder{Host: "other"})
+		_, _, err = st.Lock(t.Context(), store.Holder{Host: "other"})
 		var locked *store.LockedError
 		if !errors.As(err, &locked) || !fault.Is(err, fault.Locked) {
 			t.Fatalf("second lock: got %v, want a LockedError of kind Locked", err)

@@ -30,6 +30,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"OneOfManyWritersWins", testOneWins},
 		{"ParallelWriters", testParallel},
 		{"MissingIsErrNotExist", testMissing},
+		{"Range", testRange},
 		{"ListOrderAndPrefix", testList},
 		{"ListStops", testListStops},
 		{"Delete", testDelete},
@@ -46,7 +47,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 
 func write(t *testing.T, st store.Store, key string, data []byte) {
 	t.Helper()
-	w, err := st.Create(t.Context(), key)
+	w, err := st.Create(t.Context(), key, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +122,7 @@ func testRoundTrip(t *testing.T, st store.Store) {
 }
 
 func testInvisibleBeforeCommit(t *testing.T, st store.Store) {
-	w, err := st.Create(t.Context(), "set/object")
+	w, err := st.Create(t.Context(), "set/object", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +140,7 @@ func testInvisibleBeforeCommit(t *testing.T, st store.Store) {
 }
 
 func testAbort(t *testing.T, st store.Store) {
-	w, err := st.Create(t.Context(), "set/object")
+	w, err := st.Create(t.Context(), "set/object", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +160,7 @@ func testAbort(t *testing.T, st store.Store) {
 func testEndedWriter(t *testing.T, st store.Store) {
 	ends := map[string]func(store.Writer) error{"committed": store.Writer.Commit, "aborted": store.Writer.Abort}
 	for name, end := range ends {
-		w, err := st.Create(t.Context(), name)
+		w, err := st.Create(t.Context(), name, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -180,7 +181,7 @@ func testEndedWriter(t *testing.T, st store.Store) {
 }
 
 func testNeverReplaces(t *testing.T, st store.Store) {
-	late, err := st.Create(t.Context(), "key")
+	late, err := st.Create(t.Context(), "key", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +191,7 @@ func testNeverReplaces(t *testing.T, st store.Store) {
 		t.Fatal(err)
 	}
 	wantErr(t, "commit of a taken key", late.Commit(), store.ErrExist)
-	w, err := st.Create(t.Context(), "key")
+	w, err := st.Create(t.Context(), "key", 0)
 	if err == nil {
 		err = w.Commit()
 	}
@@ -230,7 +231,7 @@ func testOneWins(t *testing.T, st store.Store) {
 }
 
 func tryWrite(ctx context.Context, st store.Store, key, data string) error {
-	w, err := st.Create(ctx, key)
+	w, err := st.Create(ctx, key, 0)
 	if err != nil {
 		return err
 	}
@@ -281,6 +282,39 @@ func testMissing(t *testing.T, st store.Store) {
 	}
 }
 
+func testRange(t *testing.T, st store.Store) {
+	write(t, st, "set/object", []byte("0123456789"))
+	write(t, st, "set/empty", nil)
+	tests := []struct {
+		key            string
+		offset, length int64
+		want           string
+	}{
+		{"set/object", 0, -1, "0123456789"},
+		{"set/object", 0, 3, "012"},
+		{"set/object", 3, 4, "3456"},
+		{"set/object", 7, -1, "789"},
+		{"set/object", 7, 100, "789"},
+		{"set/object", 4, 0, ""},
+		{"set/empty", 0, -1, ""},
+	}
+	for _, tt := range tests {
+		r, err := st.OpenRange(t.Context(), tt.key, tt.offset, tt.length)
+		if err != nil {
+			t.Fatalf("%s, %d bytes from %d on: %v", tt.key, tt.length, tt.offset, err)
+		}
+		got, err := io.ReadAll(r)
+		if err != nil || string(got) != tt.want {
+			t.Errorf("%s, %d bytes from %d on: read %q (%v), want %q", tt.key, tt.length, tt.offset, got, err, tt.want)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	_, err := st.OpenRange(t.Context(), "set/none", 1, 1)
+	wantErr(t, "open a range of what is not there", err, store.ErrNotExist)
+}
+
 func testList(t *testing.T, st store.Store) {
 	wantKeys(t, st, "")
 	wantKeys(t, st, "nothing/here/")
@@ -328,7 +362,7 @@ func testDelete(t *testing.T, st store.Store) {
 
 func testBadKeys(t *testing.T, st store.Store) {
 	for _, key := range []string{"", "/", "/abs", "a//b", "a/", ".", "..", "../x", "a/../../x", "a/./b", ".lock", "a/.hidden", "a\x00b", "lost+found/x"} {
-		if w, err := st.Create(t.Context(), key); err == nil {
+		if w, err := st.Create(t.Context(), key, 0); err == nil {
 			t.Errorf("create %q succeeded: %v", key, w.Abort())
 		}
 		if r, err := st.Open(t.Context(), key); err == nil {
@@ -363,13 +397,13 @@ func testContext(t *testing.T, st store.Store) {
 	write(t, st, "a", nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := st.Create(ctx, "b")
+	_, err := st.Create(ctx, "b", 0)
 	wantErr(t, "create", err, context.Canceled)
 	_, err = st.Open(ctx, "a")
 	wantErr(t, "open", err, context.Canceled)
 	wantErr(t, "delete", st.Delete(ctx, "a"), context.Canceled)
 	wantErr(t, "list", st.List(ctx, "", func(store.Info) error { return nil }), context.Canceled)
-	_, err = st.Lock(ctx, store.Holder{})
+	_, _, err = st.Lock(ctx, store.Holder{})
 	wantErr(t, "lock", err, context.Canceled)
 	wantKeys(t, st, "", "a")
 }
