@@ -14,6 +14,7 @@ import (
 	"dbbackup/internal/pg"
 	"dbbackup/internal/pgname"
 	"dbbackup/internal/report"
+	"dbbackup/internal/store"
 )
 
 // plan is what will be done with one database, and why.
@@ -216,11 +217,20 @@ func (r *run) chooseMode(p plan) (backupset.Mode, string) {
 	if r.o.Incremental {
 		return backupset.Chunked, "an incremental backup was asked for"
 	}
+	if r.piped() {
+		return backupset.Chunked, "pg_dump's archives restore by one session from a store that is no folder"
+	}
 	size, limit := bytesize.Format(p.database.Bytes), bytesize.Format(p.settings.ChunkedOver)
 	if p.database.Bytes > p.settings.ChunkedOver {
 		return backupset.Chunked, fmt.Sprintf("%s is above %s", size, limit)
 	}
 	return backupset.Custom, fmt.Sprintf("%s is not above %s", size, limit)
+}
+
+// piped reports whether pg_dump cannot write into the store itself.
+func (r *run) piped() bool {
+	_, local := r.o.Store.(store.Local)
+	return !local && r.o.Store != nil // a survey has none
 }
 
 // obstacle says what would make the capture fail, or read less than all.
@@ -229,6 +239,10 @@ func (r *run) obstacle(ctx context.Context, conn *pg.Conn, p plan) error {
 	if p.selection.Chosen() && p.mode == backupset.Plain {
 		return fault.New(fault.Usage, "use --mode custom or --mode directory",
 			"database %s: tables cannot be selected in plain mode, because a plain dump cannot be restored in part", name)
+	}
+	if p.mode == backupset.Directory && r.piped() {
+		return fault.New(fault.Usage, "use --mode chunked, which is parallel too",
+			"database %s: pg_dump writes directory archives into folders only, and the store %s is none", name, r.o.Store)
 	}
 	if len(gaps.RowSecurity) > 0 {
 		return fault.New(fault.Precondition, fmt.Sprintf("ALTER ROLE %s BYPASSRLS", pgname.Ident(r.o.Source.User)),

@@ -270,12 +270,9 @@ func (p *Plan) load(ctx context.Context, s Step, database string, whole bool, o 
 		MapRoles: p.o.MapRoles, MapTablespaces: p.o.MapTablespaces, Open: p.open(s.Source.Dump),
 		MaintenanceMemory: p.o.MaintenanceMemory,
 	}
-	if s.toc != nil {
-		path, err := p.o.Set.Path(archiveOf(s.Source))
-		if err != nil {
-			return err
-		}
-		l.Path = path
+	l.Path = s.path
+	if s.partial {
+		l.Stream = l.Open
 	}
 	stop := p.watchSize(ctx, database, task)
 	defer stop()

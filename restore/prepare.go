@@ -3,6 +3,7 @@ package restore
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -37,6 +38,8 @@ type Step struct {
 	properties pg.Database
 	empty      bool // nothing is lost when it is replaced
 	toc        *pgarchive.TOC
+	path       string // of the archive, or of the beginning of it that has toc
+	partial    bool   // path has no rows: they are read from the set
 	contents   *backupset.Contents // chunked sets
 	entries    []int               // nil: all
 }
@@ -56,6 +59,18 @@ type Plan struct {
 	o       Options
 	tools   pgtool.Tools
 	globals []sqltext.GlobalStatement
+	fetched []func() error // remove what was fetched from the store
+}
+
+// Close removes what the plan keeps on this machine of a set that is elsewhere.
+// It may be called again.
+func (p *Plan) Close() error {
+	var errs []error
+	for _, remove := range p.fetched {
+		errs = append(errs, remove())
+	}
+	p.fetched = nil
+	return errors.Join(errs...)
 }
 
 // preparation is a Plan on its way.
@@ -70,41 +85,48 @@ type preparation struct {
 
 // Prepare makes a plan. Everything that stands in the way comes in one error,
 // of kind fault.Precondition, or fault.Integrity when the set is damaged.
-// Nothing has been written.
+// Nothing has been written. The caller closes the plan.
 func Prepare(ctx context.Context, o Options) (*Plan, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
 	p := &preparation{Plan: Plan{o: o}}
+	if err := p.prepare(ctx); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return &p.Plan, nil
+}
+
+func (p *preparation) prepare(ctx context.Context) error {
 	if err := p.survey(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	defer p.conn.Close(ctx) //nolint:errcheck // only read from
 	chosen, err := p.choose()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := p.checkObjects(ctx, chosen); err != nil {
-		return nil, err
+		return err
 	}
 	if err := p.planGlobals(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	for _, d := range chosen {
 		if err := p.planDatabase(ctx, d); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := p.checkChunks(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	if err := p.checkTarget(ctx, chosen); err != nil {
-		return nil, err
+		return err
 	}
 	if len(p.problems) > 0 {
-		return nil, fault.New(fault.Precondition, "nothing was written; mend these and run it again", "restore: %w", p.problems.sorted())
+		return fault.New(fault.Precondition, "nothing was written; mend these and run it again", "restore: %w", p.problems.sorted())
 	}
-	return &p.Plan, nil
+	return nil
 }
 
 // survey asks the target what it is and what it has.
@@ -212,7 +234,7 @@ func (p *preparation) planDatabase(ctx context.Context, d backupset.Database) er
 		}
 		s.contents = contents
 	}
-	if err := p.readArchive(&s); err != nil {
+	if err := p.readArchive(ctx, &s); err != nil {
 		return err
 	}
 	if err := p.decide(ctx, &s); err != nil {

@@ -2,7 +2,10 @@ package restore
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"os"
 	"slices"
 
 	"dbbackup/internal/backupset"
@@ -30,15 +33,11 @@ func (s *Step) hasRows() func(schema, table string) bool {
 
 // readArchive reads the table of contents of an archive and chooses the
 // entries: those that the user asked for now, of those that were captured.
-func (p *preparation) readArchive(s *Step) error {
+func (p *preparation) readArchive(ctx context.Context, s *Step) error {
 	if s.Source.Mode == backupset.Plain {
 		return nil
 	}
-	path, err := p.o.Set.Path(archiveOf(s.Source))
-	if err != nil {
-		return err
-	}
-	if s.toc, err = pgarchive.Open(path, pgarchive.WithoutSQL()); err != nil {
+	if err := p.openArchive(ctx, s); err != nil {
 		return fmt.Errorf("archive of database %s: %w", pgname.Printable(s.Source.Name), err)
 	}
 	if s.contents != nil {
@@ -48,6 +47,43 @@ func (p *preparation) readArchive(s *Step) error {
 		return nil
 	}
 	return p.selectEntries(s)
+}
+
+// openArchive finds the archive. Of a custom one that is not on this machine only
+// the table of contents is fetched; the definitions of a chunked database, and the
+// folder of a directory archive, which pg_restore cannot read from a pipe, are
+// fetched in whole.
+func (p *preparation) openArchive(ctx context.Context, s *Step) error {
+	set, name := p.o.Set, archiveOf(s.Source)
+	if !set.Local() && s.Source.Mode == backupset.Custom {
+		return p.fetchHead(ctx, s, name)
+	}
+	path, done, err := set.Fetch(ctx, name)
+	if err != nil {
+		return err
+	}
+	p.fetched, s.path = append(p.fetched, done), path
+	s.toc, err = pgarchive.Open(path, pgarchive.WithoutSQL())
+	return err
+}
+
+// fetchHead copies an archive's beginning, up to where its rows begin or a
+// little further, to a temporary file.
+func (p *preparation) fetchHead(ctx context.Context, s *Step, name string) (err error) {
+	in, err := p.o.Set.OpenObject(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer in.Close() //nolint:errcheck // only read
+	file, err := os.CreateTemp("", "dbbackup-fetched-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	p.fetched = append(p.fetched, func() error { return os.RemoveAll(file.Name()) })
+	s.path, s.partial = file.Name(), true
+	s.toc, err = pgarchive.Read(io.TeeReader(in, file), pgarchive.WithoutSQL())
+	return err
 }
 
 func (p *preparation) selectEntries(s *Step) error {

@@ -41,8 +41,7 @@ func (a *application) restoreSingle(ctx context.Context, s *settings) error {
 }
 
 // restore plans, asks where something would be destroyed, and executes.
-func (a *application) restore(ctx context.Context, s *settings, o restore.Options) error {
-	var err error
+func (a *application) restore(ctx context.Context, s *settings, o restore.Options) (err error) {
 	if o.MapTablespaces, err = restore.ParseMap("--map-tablespace", s.StringSlice("map-tablespace")); err != nil {
 		return err
 	}
@@ -70,6 +69,7 @@ func (a *application) restore(ctx context.Context, s *settings, o restore.Option
 	if err != nil {
 		return err
 	}
+	defer func() { err = a.keep(err, plan.Close()) }()
 	return a.carryOut(ctx, s, o, plan)
 }
 

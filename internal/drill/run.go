@@ -39,6 +39,7 @@ func (d *drill) whole(ctx context.Context, endpoint *pg.Endpoint) error {
 	if err != nil {
 		return err
 	}
+	defer plan.Close() //nolint:errcheck // what stays is in the temporary folder
 	d.note(plan)
 	outcomes, err := plan.Execute(ctx)
 	if ctx.Err() != nil {
@@ -76,6 +77,7 @@ func (d *drill) each(ctx context.Context, endpoint *pg.Endpoint) error {
 		if err != nil {
 			return err
 		}
+		defer plan.Close() //nolint:errcheck // what stays is in the temporary folder
 		d.note(plan)
 		all = append(all, planned{as, plan})
 	}

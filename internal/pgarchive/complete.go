@@ -19,7 +19,8 @@ const notFinished = "pg_dump did not finish this archive, or it was cut afterwar
 //
 // A finished custom archive's table of contents was written a second time,
 // with the place of every entry's data in it. pg_dump cannot do that into a
-// pipe, so an archive that was piped is reported like an interrupted one. In a
+// pipe, so an archive that was piped is reported like an interrupted one:
+// CheckPiped is for those. In a
 // folder each entry with data has a file that is not empty. Errors are
 // fault.Integrity and name the entry.
 func (t *TOC) Complete(size int64) error {

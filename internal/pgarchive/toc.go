@@ -216,7 +216,10 @@ func (e *Entry) footprint() int64 {
 // the order of the archive; the returned TOC has no entries. fn may keep the
 // entry. An error of fn ends the scan and is returned, wrapped.
 func Scan(r io.Reader, fn func(*Entry) error, opts ...Option) (*TOC, error) {
-	d := newDecoder(r, resolve(opts))
+	return scan(newDecoder(r, resolve(opts)), fn)
+}
+
+func scan(d *decoder, fn func(*Entry) error) (*TOC, error) {
 	toc := d.header()
 	count := d.int("number of entries")
 	if d.err == nil && count < 0 {

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -23,9 +24,9 @@ func (v *verification) chunked(ctx context.Context, d backupset.Database) error 
 	schema := d
 	schema.Dump += "/" + backupset.SchemaName
 	if !v.bad[schema.Dump] {
-		path, err := v.set.Path(schema.Dump)
+		path, done, err := v.set.Fetch(ctx, schema.Dump)
 		if err == nil {
-			err = v.restoreToNowhere(ctx, schema, path)
+			err = errors.Join(v.restoreToNowhere(ctx, schema, path), done())
 		}
 		if err := v.found(schema, err); err != nil {
 			return err

@@ -108,14 +108,56 @@ func (v *verification) archive(ctx context.Context, d backupset.Database) error 
 		}
 		return v.found(d, v.plain(ctx, d))
 	}
-	path, err := v.set.Path(d.Dump)
+	if !v.set.Local() && d.Mode == backupset.Custom {
+		if damaged {
+			return nil // reading it again would only find it cut
+		}
+		return v.found(d, v.streamToNowhere(ctx, d))
+	}
+	path, done, err := v.set.Fetch(ctx, d.Dump)
 	if err != nil {
 		return v.found(d, err)
 	}
+	defer done() //nolint:errcheck // what stays is in the temporary folder
 	if damaged {
 		return v.nameTables(ctx, d, path)
 	}
 	return v.found(d, v.restoreToNowhere(ctx, d, path))
+}
+
+// streamToNowhere is restoreToNowhere for an archive that is not on this machine.
+func (v *verification) streamToNowhere(ctx context.Context, d backupset.Database) error {
+	in, err := v.set.OpenObject(ctx, d.Dump)
+	if err != nil {
+		return err
+	}
+	defer in.Close() //nolint:errcheck // only read
+	tools, err := v.tools(ctx, d)
+	if err != nil {
+		return pgarchive.CheckPiped(in, pgarchive.WithoutSQL())
+	}
+	command := tools.Command(pgtool.PgRestore, []string{"--file=/dev/null"}, pgtool.Environ(v.o.Env, nil))
+	command.Stdin = in
+	return unreadable(child.Run(ctx, command))
+}
+
+// tools finds a pg_restore that reads a database's archive, or says why there is
+// none.
+func (v *verification) tools(ctx context.Context, d backupset.Database) (pgtool.Tools, error) {
+	tools, err := v.o.Search.ForArchive(ctx, v.set.Manifest().Server.VersionNum, majorOf(d))
+	if err != nil {
+		v.o.Report.Warn("no pg_restore that reads this archive; its data was checked without", report.F("database", d.Name), report.F("because", err))
+	}
+	return tools, err
+}
+
+// unreadable says that pg_restore refused an archive.
+func unreadable(_ child.Usage, err error) error {
+	var exit *child.ExitError
+	if errors.As(err, &exit) && exit.Cause == nil {
+		return fault.New(fault.Integrity, "", "pg_restore cannot read it: %w", err)
+	}
+	return err
 }
 
 func (v *verification) damagedDump(d backupset.Database) bool {
@@ -162,18 +204,11 @@ func (v *verification) plain(ctx context.Context, d backupset.Database) error {
 // restoreToNowhere lets pg_restore read the whole archive. Where no pg_restore
 // is installed, our own reader checks the structure and the checksums.
 func (v *verification) restoreToNowhere(ctx context.Context, d backupset.Database, path string) error {
-	tools, err := v.o.Search.ForArchive(ctx, v.set.Manifest().Server.VersionNum, majorOf(d))
+	tools, err := v.tools(ctx, d)
 	if err != nil {
-		v.o.Report.Warn("no pg_restore that reads this archive; its data was checked without", report.F("database", d.Name), report.F("because", err))
 		return v.checkData(ctx, path)
 	}
-	command := tools.Command(pgtool.PgRestore, []string{"--file=/dev/null", path}, pgtool.Environ(v.o.Env, nil))
-	_, err = child.Run(ctx, command)
-	var exit *child.ExitError
-	if errors.As(err, &exit) && exit.Cause == nil {
-		return fault.New(fault.Integrity, "", "pg_restore cannot read it: %w", err)
-	}
-	return err
+	return unreadable(child.Run(ctx, tools.Command(pgtool.PgRestore, []string{"--file=/dev/null", path}, pgtool.Environ(v.o.Env, nil))))
 }
 
 func majorOf(d backupset.Database) int {

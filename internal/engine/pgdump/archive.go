@@ -2,9 +2,11 @@ package pgdump
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/child"
@@ -12,9 +14,13 @@ import (
 	"dbbackup/internal/pgarchive"
 )
 
-// archive captures into a custom or directory archive, which pg_dump writes
-// itself into a staged place of the store.
+// archive captures into a custom or directory archive. In a store whose objects
+// are files pg_dump writes it itself into a staged place; elsewhere a custom
+// archive goes through a pipe, and a directory is refused before a run begins.
 func (c *capture) archive(ctx context.Context, captured *Captured) error {
+	if !c.set.Local() {
+		return c.piped(ctx, captured)
+	}
 	name, args := c.req.Name+".dump", c.dumpArgs("custom")
 	if c.req.Mode == backupset.Directory {
 		name, args = c.req.Name+".dir", c.dumpArgs("directory")
@@ -42,6 +48,22 @@ func (c *capture) archive(ctx context.Context, captured *Captured) error {
 	for _, o := range objects {
 		captured.StoredBytes += o.Bytes
 	}
+	return nil
+}
+
+// piped captures into a custom archive by way of a pipe.
+func (c *capture) piped(ctx context.Context, captured *Captured) error {
+	if c.req.Mode != backupset.Custom {
+		return fmt.Errorf("mode %s: %w", c.req.Mode, backupset.ErrNotLocal)
+	}
+	var stored atomic.Int64
+	c.progress.watch(stored.Load, stored.Load)
+	command := c.command(append(c.dumpArgs("custom"), "--compress="+strconv.Itoa(c.req.Level)))
+	usage, object, err := pipeArchive(ctx, command, c.set, c.req.Name+".dump", c.req.Expected, &stored)
+	if err != nil {
+		return c.explainRoom(err)
+	}
+	captured.Usage, captured.Dump, captured.StoredBytes = usage, object.Name, object.Bytes
 	return nil
 }
 

@@ -30,8 +30,12 @@ type Target struct {
 type Load struct {
 	Database string
 	Mode     backupset.Mode
-	Path     string         // archives: the file or folder
-	TOC      *pgarchive.TOC // archives
+	Path     string // archives: the file or folder
+	// Stream reads the whole of a custom archive of which Path has only the
+	// table of contents, from its start and with its digest checked. It is called
+	// for each step that replays rows. nil: Path has everything.
+	Stream func(ctx context.Context) (io.ReadCloser, error)
+	TOC    *pgarchive.TOC // archives
 	// Open reads a plain dump, still compressed. It is called once.
 	Open func(ctx context.Context) (io.ReadCloser, error)
 
@@ -72,6 +76,7 @@ type step struct {
 	name string
 	args []string
 	ids  []int             // nil: no list
+	rows bool              // replays data
 	gucs map[string]string // settings of the sessions
 }
 
@@ -104,7 +109,7 @@ func (p *replay) steps() []step {
 		if l.DataOnly {
 			args = append(args, "--data-only", "--disable-triggers")
 		}
-		return []step{{name: "all, in one transaction", args: args, ids: p.ids()}}
+		return []step{{name: "all, in one transaction", args: args, ids: p.ids(), rows: true}}
 	}
 	sections := []pgarchive.Section{pgarchive.PreData, pgarchive.Data, pgarchive.PostData}
 	if l.SchemaOnly {
@@ -125,7 +130,11 @@ func (p *replay) sectionSteps(section pgarchive.Section) []step {
 	case section == pgarchive.PreData:
 		return p.tablespaceSteps(step{name: section.String(), args: []string{"--section=" + section.String()}, ids: p.ids()})
 	case section == pgarchive.Data:
-		return []step{{name: section.String(), args: []string{"--section=" + section.String(), jobsArg(jobs)}, ids: p.ids()}}
+		s := step{name: section.String(), args: []string{"--section=" + section.String()}, ids: p.ids(), rows: true}
+		if p.load.Stream == nil { // a stream has no places to jump to
+			s.args = append(s.args, jobsArg(jobs))
+		}
+		return []step{s}
 	case jobs == 1:
 		return p.tablespaceSteps(step{name: section.String(), args: []string{"--section=" + section.String()}, ids: p.ids()})
 	default:
@@ -209,8 +218,27 @@ func (p *replay) restore(ctx context.Context, s step) ([]pgtool.ObjectError, err
 		defer remove()
 		args = append(args, "--use-list="+list)
 	}
+	if s.rows && p.load.Stream != nil {
+		return p.restoreStream(ctx, p.target.Tools.Command(pgtool.PgRestore, args, withSettings(p.env(), s.gucs)))
+	}
 	args = append(args, p.load.Path)
 	return runRefusable(ctx, p.target.Tools.Command(pgtool.PgRestore, args, withSettings(p.env(), s.gucs)), pgRestoreError)
+}
+
+// restoreStream feeds the archive to pg_restore, which ends when it has what it
+// wants: the rest is read for its digest.
+func (p *replay) restoreStream(ctx context.Context, command child.Command) ([]pgtool.ObjectError, error) {
+	in, err := p.load.Stream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close() //nolint:errcheck // only read
+	command.Stdin = in
+	refused, err := runRefusable(ctx, command, pgRestoreError)
+	if err == nil {
+		_, err = io.Copy(io.Discard, in)
+	}
+	return refused, err
 }
 
 // env is the environment for the replay's children.

@@ -27,20 +27,27 @@ type SchemaRequest struct {
 // CaptureSchema lets pg_dump write the definitions of a database, as a custom
 // archive without data, under a snapshot of the caller's.
 func CaptureSchema(ctx context.Context, src Source, req SchemaRequest, set *backupset.Writer) (child.Usage, error) {
+	args := []string{
+		"--dbname=" + src.Endpoint.ChildConninfo(req.Database, req.Application),
+		"--no-password", "--format=custom", "--schema-only", "--snapshot=" + req.Snapshot, "--encoding=" + req.Encoding,
+		"--quote-all-identifiers",
+	}
+	if req.LockTimeout > 0 {
+		args = append(args, "--lock-wait-timeout="+strconv.FormatInt(req.LockTimeout.Milliseconds(), 10))
+	}
+	command := func(args []string) child.Command {
+		return src.Tools.Command(pgtool.PgDump, args, pgtool.Environ(src.Endpoint.ChildEnv(), nil))
+	}
+	if !set.Local() {
+		usage, _, err := pipeArchive(ctx, command(args), set, req.Object, 0, req.Signs)
+		return usage, err
+	}
 	staged, err := set.Stage(ctx, req.Object)
 	if err != nil {
 		return child.Usage{}, err
 	}
 	defer staged.Discard() //nolint:errcheck // after a commit this does nothing; else gc finds it
-	args := []string{
-		"--dbname=" + src.Endpoint.ChildConninfo(req.Database, req.Application),
-		"--no-password", "--format=custom", "--schema-only", "--snapshot=" + req.Snapshot, "--encoding=" + req.Encoding,
-		"--quote-all-identifiers", "--file=" + staged.Path(),
-	}
-	if req.LockTimeout > 0 {
-		args = append(args, "--lock-wait-timeout="+strconv.FormatInt(req.LockTimeout.Milliseconds(), 10))
-	}
-	p, err := child.Start(ctx, src.Tools.Command(pgtool.PgDump, args, pgtool.Environ(src.Endpoint.ChildEnv(), nil)))
+	p, err := child.Start(ctx, command(append(args, "--file="+staged.Path())))
 	if err != nil {
 		return child.Usage{}, err
 	}
