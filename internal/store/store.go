@@ -99,6 +99,17 @@ type Roomy interface {
 	Free() (bytes, inodes uint64, err error)
 }
 
+// Several is a Place that stands for several, to which the same is written. What
+// is not the same in all of them is looked at one by one.
+type Several interface {
+	// Places returns those that have everything so far.
+	Places() []Place
+	// Everywhere reports whether all of them have an object.
+	Everywhere(ctx context.Context, key string) (bool, error)
+	// Align leaves those behind that lack something under a prefix.
+	Align(ctx context.Context, prefix string) error
+}
+
 // Local is a Store whose objects are files of this machine. Child processes
 // write and read them directly, so that no byte passes through this process.
 type Local interface {
