@@ -13,6 +13,7 @@ import (
 	"dbbackup/internal/engine/pgcopy"
 	"dbbackup/internal/engine/pgdump"
 	"dbbackup/internal/report"
+	"dbbackup/internal/store"
 )
 
 // sessionsPerDatabase are those of the native engine that do not read: two that
@@ -103,17 +104,58 @@ func (r *run) openOlder(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	wanted := map[string]int{} // by database; of a cluster's many sets only the newest are opened
+	for _, p := range r.plans {
+		if p.mode == backupset.Chunked && p.problem == nil {
+			wanted[p.database.Name] = basesLookedAt
+		}
+	}
 	for _, e := range slices.Backward(entries) {
-		if e.Status != backupset.StatusComplete {
+		if e.Status != backupset.StatusComplete || !wants(wanted, e.Databases) {
 			continue
 		}
-		set, err := backupset.Open(ctx, r.o.Store, e.ID)
+		set, err := r.openBase(ctx, e.ID)
 		if err != nil {
-			continue // list says what is wrong with it
+			return err
 		}
-		r.older = append(r.older, set)
+		if set != nil {
+			r.older = append(r.older, set)
+			count(wanted, set.Manifest())
+		}
 	}
 	return nil
+}
+
+// basesLookedAt is how many sets a database may be taken from, should the contents
+// of the newest be damaged.
+const basesLookedAt = 3
+
+func wants(wanted map[string]int, databases []string) bool {
+	return slices.ContainsFunc(databases, func(name string) bool { return wanted[name] > 0 })
+}
+
+func count(wanted map[string]int, m *backupset.Manifest) {
+	for i := range m.Databases {
+		if m.Databases[i].Mode == backupset.Chunked {
+			wanted[m.Databases[i].Name]--
+		}
+	}
+}
+
+// openBase opens a set that an incremental run may refer to: one that is in every
+// store that the run writes to. Without an error it may be none.
+func (r *run) openBase(ctx context.Context, id string) (*backupset.Set, error) {
+	if several, ok := r.o.Store.(store.Several); ok {
+		everywhere, err := several.Everywhere(ctx, id+"/"+backupset.ManifestName)
+		if err != nil || !everywhere {
+			return nil, err
+		}
+	}
+	set, err := backupset.Open(ctx, r.o.Store, id)
+	if err != nil {
+		return nil, ctx.Err() // list says what is wrong with it
+	}
+	return set, nil
 }
 
 // addOlder adds the chunks of the newest complete set that holds the database
@@ -133,7 +175,7 @@ func (r *run) addOlder(ctx context.Context, base *pgcopy.Base, p plan) {
 			}
 			r.o.Report.Info("unchanged chunks will be taken from an older set", report.F("database", p.database.Name), report.F("set", set.ID()))
 			base.AddSet(set, d, contents)
-			if base.Empty() {
+			if base.Empty() && len(contents.Tables) > 0 {
 				r.o.Report.Warn("the identity of the server was not known then, so that all is captured again", report.F("set", set.ID()))
 			}
 			return
@@ -159,6 +201,11 @@ func (r *run) dropFailed(ctx context.Context, outcomes []Outcome) error {
 // reopen goes on with an unfinished set: the chunks that are whole become the
 // base of their databases, and all else that it left is deleted.
 func (r *run) reopen(ctx context.Context) (err error) {
+	if several, ok := r.o.Store.(store.Several); ok {
+		if err := several.Align(ctx, r.o.Resume+"/"); err != nil {
+			return err
+		}
+	}
 	if r.set, err = backupset.Reopen(ctx, r.o.Store, r.o.Resume); err != nil {
 		return err
 	}

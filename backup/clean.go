@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"dbbackup/internal/backupset"
@@ -18,6 +19,9 @@ func Clean(ctx context.Context, place store.Place, r report.Reporter) (int, erro
 
 // clean is Clean that may keep what `resume` could go on with.
 func clean(ctx context.Context, place store.Place, r report.Reporter, keepResumable bool) (int, error) {
+	if several, ok := place.(store.Several); ok {
+		return cleanEach(ctx, several, r, keepResumable)
+	}
 	if tidied, err := backupset.Tidy(ctx, place); err != nil {
 		return len(tidied), err
 	}
@@ -51,4 +55,17 @@ func clean(ctx context.Context, place store.Place, r report.Reporter, keepResuma
 		r.Info("removed temporary files of killed runs", report.F("files", len(leftovers)))
 	}
 	return len(unfinished) + len(leftovers), nil
+}
+
+// cleanEach cleans stores one by one: a set that is whole in one of them may be
+// unfinished in another.
+func cleanEach(ctx context.Context, several store.Several, r report.Reporter, keepResumable bool) (removed int, err error) {
+	for _, place := range several.Places() {
+		n, err := clean(ctx, place, r, keepResumable)
+		removed += n
+		if err != nil {
+			return removed, fmt.Errorf("store %s: %w", place, err)
+		}
+	}
+	return removed, nil
 }

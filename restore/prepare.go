@@ -38,8 +38,8 @@ type Step struct {
 	properties pg.Database
 	empty      bool // nothing is lost when it is replaced
 	toc        *pgarchive.TOC
-	path       string // of the archive, or of the beginning of it that has toc
-	partial    bool   // path has no rows: they are read from the set
+	path       string              // of the archive, or of the beginning of it that has toc
+	partial    bool                // path has no rows: they are read from the set
 	contents   *backupset.Contents // chunked sets
 	entries    []int               // nil: all
 }

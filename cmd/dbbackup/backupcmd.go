@@ -15,6 +15,7 @@ import (
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/fault"
 	"dbbackup/internal/report"
+	"dbbackup/internal/store"
 )
 
 func (a *application) backupCluster(ctx context.Context, s *settings) error {
@@ -53,16 +54,21 @@ func (a *application) resume(ctx context.Context, s *settings) error {
 func (a *application) backup(ctx context.Context, s *settings, kind func(*backup.Options)) error {
 	began := time.Now()
 	var result backup.Result
+	behind := []behindSummary{}
 	err := a.beforeHook(ctx, s)
 	if err == nil {
-		result, err = a.runBackup(ctx, s, kind)
+		result, behind, err = a.runBackup(ctx, s, kind)
 	}
 	err = interrupted(ctx, err)
-	if err == nil && result.Manifest.Unasked() {
+	switch {
+	case err != nil:
+	case len(behind) > 0:
+		err = errBehind
+	case result.Manifest.Unasked():
 		err = errOmissions
 	}
 	a.log.close() // the bars end before the table begins
-	summary := summarize(s, result, err, began)
+	summary := summarize(s, result, behind, err, began)
 	err = a.keep(err, a.printSummary(s, summary))
 	err = a.keep(err, a.pruneAfter(ctx, s, err))
 	err = a.keep(err, a.writeMetrics(ctx, s, summary))
@@ -78,14 +84,12 @@ func (a *application) pruneAfter(ctx context.Context, s *settings, err error) er
 	if policyErr != nil {
 		return policyErr
 	}
-	place, openErr := s.openStore(false)
-	if openErr != nil {
-		return openErr
-	}
-	defer place.Close() //nolint:errcheck // deletions are durable by then
-	result, pruneErr := a.pruneStore(ctx, s, place, policy, false)
-	a.log.close()
-	a.log.Info("pruned", report.F("kept", len(result.Keep)), report.F("removed", len(result.Deleted)))
+	pruneErr := s.eachStore(ctx, func(place store.Place) error {
+		result, err := a.pruneStore(ctx, s, place, policy, false)
+		a.log.close()
+		a.log.Info("pruned", report.F("store", place.String()), report.F("kept", len(result.Keep)), report.F("removed", len(result.Deleted)))
+		return err
+	})
 	if pruneErr != nil {
 		return fmt.Errorf("the backup succeeded, but not what was to follow: %w", pruneErr)
 	}
@@ -103,35 +107,36 @@ func (a *application) keep(err, later error) error {
 	return errors.Join(err, later)
 }
 
-func (a *application) runBackup(ctx context.Context, s *settings, kind func(*backup.Options)) (backup.Result, error) {
+func (a *application) runBackup(ctx context.Context, s *settings, kind func(*backup.Options)) (result backup.Result, behind []behindSummary, err error) {
 	if _, _, err := s.policy(); err != nil { // said before hours of work
-		return backup.Result{}, err
+		return result, nil, err
 	}
 	o, err := a.backupOptions(ctx, s, kind)
 	if err != nil {
-		return backup.Result{}, err
+		return result, nil, err
 	}
 	if o.Resume == "" {
 		if err := o.Validate(); err != nil {
-			return backup.Result{}, err
+			return result, nil, err
 		}
 	}
 	limitMemory(o.Readers)
 	if o.Source, err = s.endpoint(ctx); err != nil {
-		return backup.Result{}, err
+		return result, nil, err
 	}
-	place, err := s.openStore(o.Resume == "")
+	place, err := s.openForRun(ctx, o.Resume == "")
 	if err != nil {
-		return backup.Result{}, err
+		return result, nil, err
 	}
 	defer place.Close() //nolint:errcheck // everything was synced by then
 	o.Store = place
 	if o.Resume != "" {
 		if o, err = backup.Resuming(ctx, o); err != nil {
-			return backup.Result{}, err
+			return result, nil, err
 		}
 	}
-	return backup.Run(ctx, o)
+	result, err = backup.Run(ctx, o)
+	return result, lagging(place), err
 }
 
 // What the garbage collector is asked to keep the heap below: it runs more often

@@ -21,7 +21,7 @@ const defaultConfig = "/etc/dbbackup/config.yaml"
 // config is the config file. Its keys are the flags' names, with underscores.
 // Pointers and nil slices are what the file does not say.
 type config struct {
-	Store      *string `yaml:"store"`
+	Store      storeList `yaml:"store"`
 	Connection struct {
 		Host     string `yaml:"host"`
 		Port     string `yaml:"port"`
@@ -33,6 +33,8 @@ type config struct {
 	capture           `yaml:",inline"`
 	ParallelDatabases *int     `yaml:"parallel_databases"`
 	Jobs              *int     `yaml:"jobs"`
+	StoreQuorum       *int     `yaml:"store_quorum"`
+	StorePatience     *string  `yaml:"store_patience"`
 	Attempts          *int     `yaml:"attempts"`
 	Incremental       *bool    `yaml:"incremental"`
 	MaxRate           *string  `yaml:"max_rate"`

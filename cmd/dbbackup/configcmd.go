@@ -46,7 +46,7 @@ func (a *application) printConfig(ctx context.Context, s *settings) error {
 		key   string
 		value any
 	}{
-		{"store", s.storePath()}, {"connection", printedConnection(params)}, {"pg_bin", s.search().BinDir},
+		{"store", s.printedStores()}, {"store_quorum", s.number("store-quorum", a.config.StoreQuorum)}, {"store_patience", s.text("store-patience", a.config.StorePatience)}, {"connection", printedConnection(params)}, {"pg_bin", s.search().BinDir},
 		{"mode", string(o.Defaults.Mode)}, {"chunked_over", s.text("chunked-over", a.config.ChunkedOver)},
 		{"compression", printedCompression(s.text("compression", a.config.Compression), o.Defaults)}, {"chunk_size", s.text("chunk-size", a.config.ChunkSize)}, {"timeout", printedTime(o.Defaults.Limit)},
 		{"stall_timeout", printedTime(o.Defaults.Stall)}, {"lock_timeout", printedTime(o.Defaults.LockTimeout)},

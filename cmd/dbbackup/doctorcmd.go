@@ -15,6 +15,7 @@ import (
 
 	"dbbackup/internal/fault"
 	"dbbackup/internal/pg"
+	"dbbackup/internal/stores"
 	"dbbackup/sysprobe"
 )
 
@@ -94,11 +95,18 @@ func (a *application) examineTools(ctx context.Context, s *settings, server *pg.
 }
 
 func (a *application) examineStore(ctx context.Context, s *settings, findings *[]finding) {
-	place, err := s.openStore(false)
-	if parent, missing := missingFolder(s.storePath()); missing && fault.Is(err, fault.NotFound) {
-		f := finding{About: "store", State: "advice", Text: s.storePath() + " does not exist; the first backup makes it"}
+	for _, ref := range s.storeRefs() {
+		s.examine(ctx, ref, findings)
+	}
+}
+
+func (s *settings) examine(ctx context.Context, ref string, findings *[]finding) {
+	place, err := s.open(ctx, ref, false)
+	folder, local := stores.Folder(ref)
+	if parent, missing := missingFolder(folder); local && missing && fault.Is(err, fault.NotFound) {
+		f := finding{About: "store", State: "advice", Text: folder + " does not exist; the first backup makes it"}
 		if unix.Access(parent, unix.W_OK|unix.X_OK) != nil {
-			f.State, f.Text = "problem", fmt.Sprintf("%s does not exist, and this user may not make it in %s", s.storePath(), parent)
+			f.State, f.Text = "problem", fmt.Sprintf("%s does not exist, and this user may not make it in %s", folder, parent)
 		}
 		*findings = append(*findings, f)
 		return
@@ -111,7 +119,7 @@ func (a *application) examineStore(ctx context.Context, s *settings, findings *[
 		*findings = append(*findings, problem("store", err))
 		return
 	}
-	*findings = append(*findings, finding{About: "store", State: "ok", Text: s.storePath() + " is writable"})
+	*findings = append(*findings, finding{About: "store", State: "ok", Text: ref + " is writable"})
 	for _, warning := range place.Warnings() {
 		*findings = append(*findings, finding{About: "store", State: "advice", Text: warning})
 	}
@@ -136,7 +144,7 @@ func missingFolder(path string) (parent string, missing bool) {
 }
 
 func (a *application) examineHost(ctx context.Context, s *settings, server *pg.Server, findings *[]finding) error {
-	o := sysprobe.Options{StorePath: s.storePath(), PostgresUser: s.String("postgres-user")}
+	o := sysprobe.Options{StorePath: s.storeFolder(), PostgresUser: s.String("postgres-user")}
 	if server != nil && server.DataDirectory != "" && s.localServer() {
 		o.DataDirectories = []string{server.DataDirectory}
 	}

@@ -46,7 +46,7 @@ func exitCode(err error) int {
 		return 128 + int(bySignal.signal)
 	case errors.Is(err, context.Canceled) && !outOfTime(err):
 		return exitInterrupted
-	case err == errOmissions: //nolint:errorlint // only when nothing else went wrong
+	case err == errOmissions, err == errBehind: //nolint:errorlint // only when nothing else went wrong
 		return exitOmissions
 	}
 	switch fault.KindOf(err) {

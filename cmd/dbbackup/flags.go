@@ -38,7 +38,7 @@ func onceFlag(name, usage string, aliases ...string) cli.Flag {
 func commonFlags() []cli.Flag {
 	return under("Everywhere", []cli.Flag{
 		stringFlag("config", "read settings from this YAML `FILE` (default: "+defaultConfig+", where it exists)", ""),
-		stringFlag("store", "the `DIR` that holds the backup sets", "./backups"),
+		&cli.StringSliceFlag{Name: "store", Usage: "the `STORE` that holds the backup sets: a folder, or a URL; may be repeated, then each set goes to all of them (default: " + defaultStore + ")", EnvVars: env("store")},
 		stringFlag("log-format", "`FORMAT` of the log: text or json", "text"),
 		boolFlag("quiet", "log warnings and errors only"),
 		boolFlag("no-progress", "no progress bars, also on a terminal"),
@@ -105,6 +105,8 @@ func runFlags() []cli.Flag {
 		stringFlag("max-snapshot-age", "do not begin while another session holds a snapshot for longer than this `TIME`; 0 is no limit", "0"),
 		boolFlag("yield-to-ddl", "chunked mode: give way to sessions that wait for our locks, and go on after them"),
 		intFlag("attempts", "capture a database at most `N` times while the server is unavailable (default: 3)"),
+		&cli.IntFlag{Name: "store-quorum", Usage: "with several stores: succeed when `N` of them have the whole set", Value: 1, EnvVars: env("store-quorum")},
+		stringFlag("store-patience", "with several stores: leave one behind that keeps the others waiting for this `TIME`", "1m"),
 		boolFlag("no-space-check", "do not compare the estimated size with the free space"),
 		stringFlag("metrics-file", "write Prometheus metrics to this `FILE` after the run", ""),
 		stringFlag("before-hook", "run this `PROGRAM` first; the run does not begin when it fails", ""),

@@ -46,7 +46,7 @@ func (a *application) hookArgv(s *settings, flag string, inFile []string) []stri
 }
 
 func (a *application) hookEnv(s *settings, sum *summary) []string {
-	vars := []string{"DBBACKUP_COMMAND=" + commandPath(s.Context), "DBBACKUP_STORE=" + s.storePath()}
+	vars := []string{"DBBACKUP_COMMAND=" + commandPath(s.Context), "DBBACKUP_STORE=" + s.storeNames()}
 	if sum != nil {
 		vars = append(vars, "DBBACKUP_SET="+sum.Set, "DBBACKUP_RESULT="+sum.Result,
 			"DBBACKUP_EXIT_CODE="+strconv.Itoa(sum.ExitCode), "DBBACKUP_STORED_BYTES="+strconv.FormatInt(sum.Stored, 10),

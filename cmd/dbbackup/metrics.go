@@ -9,6 +9,7 @@ import (
 
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/fault"
+	"dbbackup/internal/store"
 )
 
 // writeMetrics writes the run's result as a Prometheus textfile, in one
@@ -36,7 +37,7 @@ func (a *application) writeMetrics(ctx context.Context, s *settings, sum summary
 type metrics struct {
 	registry *prometheus.Registry
 
-	lastRun, exitStatus, duration, stored, peakRSS, childPeakRSS, omissions, storeReadable prometheus.Gauge
+	lastRun, exitStatus, duration, stored, peakRSS, childPeakRSS, omissions, behind, storeReadable prometheus.Gauge
 
 	ok, size, storedOf, ratio, seconds, childRSS, lastSuccess, lastDrill *prometheus.GaugeVec
 }
@@ -60,6 +61,7 @@ func newMetrics() *metrics {
 	m.peakRSS = one("last_run_peak_rss_bytes", "Largest resident memory of dbbackup in the last run.")
 	m.childPeakRSS = one("last_run_child_peak_rss_bytes", "Largest resident memory of a child process in the last run.")
 	m.omissions = one("last_run_omissions", "What the last run declared as not captured.")
+	m.behind = one("last_run_stores_behind", "Stores that lack the set that the last run made.")
 	m.storeReadable = one("store_readable", "Whether the store's sets could be listed after the last run.")
 	m.ok = each("last_run_ok", "Whether the last run captured the database.")
 	m.size = each("bytes", "Size of the database at its last capture.")
@@ -80,6 +82,7 @@ func (m *metrics) run(sum summary) {
 	m.peakRSS.Set(float64(sum.Resources.PeakRSSBytes))
 	m.childPeakRSS.Set(float64(sum.Resources.ChildPeakRSSBytes))
 	m.omissions.Set(float64(len(sum.Omissions)))
+	m.behind.Set(float64(len(sum.Behind)))
 	m.storeReadable.Set(1)
 }
 
@@ -100,11 +103,21 @@ func (m *metrics) database(d databaseSummary) {
 // successes reads from the store when each database was last captured, in
 // parts or not: a set with a failure still holds the others.
 func (m *metrics) successes(ctx context.Context, s *settings) error {
-	place, err := s.openStore(false)
-	if err != nil {
-		return err
+	newest := newestTimes{map[string]time.Time{}, map[string]time.Time{}}
+	err := s.eachStore(ctx, func(place store.Place) error { return newest.read(ctx, place) })
+	for name, at := range newest.success {
+		m.lastSuccess.WithLabelValues(label(name)).Set(seconds(at))
 	}
-	defer place.Close() //nolint:errcheck // only read
+	for name, at := range newest.drill {
+		m.lastDrill.WithLabelValues(label(name)).Set(seconds(at))
+	}
+	return err
+}
+
+// newestTimes are when each database was last captured and drilled, in any store.
+type newestTimes struct{ success, drill map[string]time.Time }
+
+func (n newestTimes) read(ctx context.Context, place store.Place) error {
 	entries, err := backupset.List(ctx, place)
 	if err != nil {
 		return err
@@ -113,17 +126,17 @@ func (m *metrics) successes(ctx context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
-	drilled := map[string]time.Time{}
-	for _, e := range entries { // oldest first
+	for _, e := range entries {
 		if e.Status != backupset.StatusComplete {
 			continue
 		}
 		passed, ok := drills.LastOK(e.ID)
 		for _, name := range e.Databases {
-			m.lastSuccess.WithLabelValues(label(name)).Set(seconds(e.Finished))
-			if ok && passed.Finished().After(drilled[name]) {
-				drilled[name] = passed.Finished()
-				m.lastDrill.WithLabelValues(label(name)).Set(seconds(drilled[name]))
+			if e.Finished.After(n.success[name]) {
+				n.success[name] = e.Finished
+			}
+			if ok && passed.Finished().After(n.drill[name]) {
+				n.drill[name] = passed.Finished()
 			}
 		}
 	}

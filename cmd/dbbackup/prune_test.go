@@ -77,7 +77,7 @@ func TestPruneKeepsWhatThePolicySays(t *testing.T) {
 		t.Errorf("left: %q, want %q", left, ids[2:])
 	}
 	for _, name := range regularFiles(t, store) {
-		if strings.Contains(name, ids[0]) || strings.Contains(name, ids[1]) {
+		if strings.Contains(name, ids[0]+"/") || strings.Contains(name, ids[1]+"/") {
 			t.Errorf("%s is left", name)
 		}
 	}

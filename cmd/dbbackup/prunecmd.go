@@ -69,14 +69,11 @@ func (a *application) prune(ctx context.Context, s *settings) error {
 	if err := policy.Validate(); err != nil { // also when no flag was given
 		return err
 	}
-	place, err := s.openStore(false)
-	if err != nil {
-		return err
-	}
-	defer place.Close() //nolint:errcheck // deletions are durable by then
-	result, err := a.pruneStore(ctx, s, place, policy, s.Bool("dry-run"))
-	a.log.close()
-	return a.keep(err, a.printPruned(s, result))
+	return s.eachStore(ctx, func(place store.Place) error {
+		result, err := a.pruneStore(ctx, s, place, policy, s.Bool("dry-run"))
+		a.log.close()
+		return a.keep(err, a.printPruned(s, place, result))
+	})
 }
 
 // pruneStore prunes a store under its lock.
@@ -111,6 +108,7 @@ func (a *application) sound(ctx context.Context, s *settings, set *backupset.Set
 
 // prunedJSON is the result of prune.
 type prunedJSON struct {
+	Store   string      `json:"store"`
 	DryRun  bool        `json:"dry_run"`
 	Keep    []prunedSet `json:"keep"`
 	Delete  []prunedSet `json:"delete"`  // what the policy does not keep
@@ -125,10 +123,10 @@ type prunedSet struct {
 	Reasons []string `json:"reasons,omitempty"`
 }
 
-func (a *application) printPruned(s *settings, r retention.Result) error {
+func (a *application) printPruned(s *settings, place store.Place, r retention.Result) error {
 	if s.Bool("json") {
 		j := prunedJSON{
-			DryRun: s.Bool("dry-run"), Keep: []prunedSet{}, Delete: []prunedSet{},
+			Store: place.String(), DryRun: s.Bool("dry-run"), Keep: []prunedSet{}, Delete: []prunedSet{},
 			Deleted: append([]string{}, r.Deleted...), Verify: append([]string{}, r.Verify...), Stops: append([]string{}, r.Stops...),
 		}
 		for _, k := range r.Keep {
@@ -140,6 +138,9 @@ func (a *application) printPruned(s *settings, r retention.Result) error {
 		return json.NewEncoder(a.stdout).Encode(j)
 	}
 	p := &printer{w: a.stdout}
+	if len(s.storeRefs()) > 1 {
+		p.line("Store %s:", place)
+	}
 	for _, k := range r.Keep {
 		p.line("keep    %s (%s)", k.ID, strings.Join(k.Reasons, "; "))
 	}

@@ -13,7 +13,6 @@ import (
 	"dbbackup/internal/fault"
 	"dbbackup/internal/pg"
 	"dbbackup/internal/pgname"
-	"dbbackup/internal/report"
 	"dbbackup/restore"
 )
 
@@ -51,14 +50,12 @@ func (a *application) restore(ctx context.Context, s *settings, o restore.Option
 	if err := o.Validate(); err != nil {
 		return err
 	}
-	place, err := s.openStore(false)
+	found, err := a.findSet(ctx, s, s.String("set"), backupset.Want{Kind: kindWanted(o), Database: o.Database})
 	if err != nil {
 		return err
 	}
-	defer place.Close() //nolint:errcheck // only read
-	if o.Set, err = a.openSet(ctx, place, s.String("set"), backupset.Want{Kind: kindWanted(o), Database: o.Database}); err != nil {
-		return err
-	}
+	defer found.Close() //nolint:errcheck // only read
+	o.Set = found.set
 	if o.Target, err = s.endpoint(ctx); err != nil {
 		return err
 	}
@@ -236,17 +233,4 @@ func restored(o restore.Outcome) restoredDatabase {
 		d.Result, d.Error = "failed", o.Err.Error()
 	}
 	return d
-}
-
-// openSet finds and opens a set, and passes on what the operator should know.
-func (a *application) openSet(ctx context.Context, place storePlace, ref string, want backupset.Want) (*backupset.Set, error) {
-	id, notes, err := backupset.Resolve(ctx, place, ref, want)
-	for _, note := range notes {
-		a.log.Warn(note)
-	}
-	if err != nil {
-		return nil, err
-	}
-	a.log.Info("using backup set", report.F("id", id))
-	return backupset.Open(ctx, place, id)
 }

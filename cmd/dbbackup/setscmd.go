@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -20,9 +22,6 @@ import (
 	"dbbackup/internal/store"
 	"dbbackup/internal/verify"
 )
-
-// storePlace is what the commands on sets need of a store.
-type storePlace = store.Local
 
 // printer prints lines and keeps the first error.
 type printer struct {
@@ -38,49 +37,103 @@ func (p *printer) line(format string, args ...any) {
 
 // listed is one line of list.
 type listed struct {
-	ID        string    `json:"id"`
-	Status    string    `json:"status"`
-	Reason    string    `json:"reason,omitempty"`
-	Kind      string    `json:"kind,omitempty"`
-	Started   time.Time `json:"started"`
-	Finished  time.Time `json:"finished"`
-	Databases []string  `json:"databases"`
-	Bytes     int64     `json:"stored_bytes"`
-	Omissions int       `json:"omissions"`
-	Failures  int       `json:"failures"`
-	Drilled   *drilled  `json:"drilled,omitempty"`
+	Stores    []storeState `json:"stores"` // each that has something of it
+	ID        string       `json:"id"`
+	Status    string       `json:"status"`
+	Reason    string       `json:"reason,omitempty"`
+	Kind      string       `json:"kind,omitempty"`
+	Started   time.Time    `json:"started"`
+	Finished  time.Time    `json:"finished"`
+	Databases []string     `json:"databases"`
+	Bytes     int64        `json:"stored_bytes"`
+	Omissions int          `json:"omissions"`
+	Failures  int          `json:"failures"`
+	Drilled   *drilled     `json:"drilled,omitempty"`
+}
+
+type storeState struct {
+	Store  string `json:"store"`
+	Status string `json:"status"`
+	Reason string `json:"reason,omitempty"`
 }
 
 func (a *application) list(ctx context.Context, s *settings) error {
 	if err := wantArgs(s.Context, 0, 0); err != nil {
 		return err
 	}
-	place, err := s.openStore(false)
-	if err != nil {
+	var names []string
+	var all [][]inStore
+	err := s.eachStore(ctx, func(place store.Place) error {
+		entries, err := backupset.List(ctx, place)
+		if err != nil {
+			return err
+		}
+		drills, err := a.readDrills(ctx, place, "")
+		if err != nil {
+			return err
+		}
+		var list []inStore
+		for _, e := range entries {
+			list = append(list, inStore{e, place.String(), lastDrill(drills, e.ID)})
+		}
+		all, names = append(all, list), append(names, place.String())
+		return nil
+	})
+	if len(all) == 0 {
 		return err
 	}
-	defer place.Close() //nolint:errcheck // only read
-	entries, err := backupset.List(ctx, place)
-	if err != nil {
-		return err
-	}
-	drills, err := a.readDrills(ctx, place, "")
-	if err != nil {
-		return err
-	}
+	sets := merged(all)
 	if s.Bool("json") {
-		return printListJSON(a.stdout, entries, drills)
+		return errors.Join(err, printListJSON(a.stdout, sets))
 	}
-	return printList(a.stdout, entries, drills)
+	return errors.Join(err, printList(a.stdout, sets, names))
 }
 
-func printListJSON(w io.Writer, entries []backupset.Entry, drills backupset.Drills) error {
+// inStore is a set as one store has it.
+type inStore struct {
+	backupset.Entry
+	store string
+	last  *drilled
+}
+
+// merged brings what several stores have of each set together, oldest first.
+func merged(stores [][]inStore) [][]inStore {
+	var sets [][]inStore
+	at := map[string]int{}
+	for _, list := range stores {
+		for _, l := range list {
+			i, ok := at[l.ID]
+			if !ok {
+				i = len(sets)
+				at[l.ID] = i
+				sets = append(sets, nil)
+			}
+			sets[i] = append(sets[i], l)
+		}
+	}
+	slices.SortStableFunc(sets, func(a, b []inStore) int {
+		switch {
+		case backupset.Older(a[0].ID, b[0].ID):
+			return -1
+		case backupset.Older(b[0].ID, a[0].ID):
+			return 1
+		}
+		return 0
+	})
+	return sets
+}
+
+func printListJSON(w io.Writer, sets [][]inStore) error {
 	encoder := json.NewEncoder(w)
-	for _, e := range entries {
+	for _, set := range sets {
+		e := best(set)
 		l := listed{
-			ID: e.ID, Status: string(e.Status), Reason: e.Reason, Kind: string(e.Kind), Started: e.Started, Finished: e.Finished,
+			Stores: []storeState{}, ID: e.ID, Status: string(e.Status), Reason: e.Reason, Kind: string(e.Kind), Started: e.Started, Finished: e.Finished,
 			Databases: e.Databases, Bytes: e.Bytes, Omissions: e.Omissions, Failures: len(e.Failures),
-			Drilled: lastDrill(drills, e.ID),
+			Drilled: e.last,
+		}
+		for _, in := range set {
+			l.Stores = append(l.Stores, storeState{in.store, string(in.Status), in.Reason})
 		}
 		if err := encoder.Encode(l); err != nil {
 			return err
@@ -89,21 +142,54 @@ func printListJSON(w io.Writer, entries []backupset.Entry, drills backupset.Dril
 	return nil
 }
 
-func printList(w io.Writer, entries []backupset.Entry, drills backupset.Drills) error {
-	if len(entries) == 0 {
+// best is the set in the first store where the set is whole.
+func best(set []inStore) inStore {
+	for _, l := range set {
+		if l.Status == backupset.StatusComplete {
+			return l
+		}
+	}
+	return set[0]
+}
+
+// printList prints a line for each set; of several stores the names are given.
+func printList(w io.Writer, sets [][]inStore, names []string) error {
+	if len(sets) == 0 {
 		_, err := fmt.Fprintln(w, "The store holds no backup set.")
 		return err
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "SET\tFINISHED (UTC)\tDATABASES\tSTORED\tSTATE") //nolint:errcheck // Flush reports
-	for _, e := range entries {
+	for _, set := range sets {
+		e := best(set)
 		finished, databases := "", ""
 		if !e.Finished.IsZero() {
 			finished, databases = e.Finished.UTC().Format("2006-01-02 15:04:05"), fmt.Sprint(len(e.Databases))
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", e.ID, finished, databases, bytesize.Format(e.Bytes), state(e, lastDrill(drills, e.ID))) //nolint:errcheck // Flush reports
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", e.ID, finished, databases, bytesize.Format(e.Bytes), state(e.Entry, e.last)+where(set, names)) //nolint:errcheck // Flush reports
 	}
 	return t.Flush()
+}
+
+// where says which of several stores lack a set.
+func where(set []inStore, names []string) string {
+	if len(names) < 2 {
+		return ""
+	}
+	var lacking []string
+	for _, name := range names {
+		i := slices.IndexFunc(set, func(l inStore) bool { return l.store == name })
+		switch {
+		case i < 0:
+			lacking = append(lacking, "not in "+name)
+		case set[i].Status != backupset.StatusComplete && set[i].Status != best(set).Status:
+			lacking = append(lacking, fmt.Sprintf("%s in %s", set[i].Status, name))
+		}
+	}
+	if len(lacking) == 0 {
+		return fmt.Sprintf("; in all %d stores", len(names))
+	}
+	return "; " + strings.Join(lacking, "; ")
 }
 
 // state is what an operator must know before relying on a set.
@@ -143,15 +229,12 @@ func (a *application) show(ctx context.Context, s *settings) error {
 	if err := wantArgs(s.Context, 0, 1); err != nil {
 		return err
 	}
-	place, err := s.openStore(false)
+	found, err := a.findSet(ctx, s, cmp.Or(s.Args().First(), backupset.Latest), backupset.Want{})
 	if err != nil {
 		return err
 	}
-	defer place.Close() //nolint:errcheck // only read
-	set, err := a.openSet(ctx, place, cmp.Or(s.Args().First(), backupset.Latest), backupset.Want{})
-	if err != nil {
-		return err
-	}
+	defer found.Close() //nolint:errcheck // only read
+	place, set := found.place, found.set
 	drills, err := a.readDrills(ctx, place, set.ID())
 	if err != nil {
 		return err
@@ -267,15 +350,12 @@ func (a *application) verify(ctx context.Context, s *settings) error {
 		return err
 	}
 	began := time.Now()
-	place, err := s.openStore(false)
+	found, err := a.findSet(ctx, s, cmp.Or(s.Args().First(), backupset.Latest), backupset.Want{})
 	if err != nil {
 		return err
 	}
-	defer place.Close() //nolint:errcheck // only a drill writes, and its record is durable by then
-	set, err := a.openSet(ctx, place, cmp.Or(s.Args().First(), backupset.Latest), backupset.Want{})
-	if err != nil {
-		return err
-	}
+	defer found.Close() //nolint:errcheck // only a drill writes, and its record is durable by then
+	place, set := found.place, found.set
 	var drilling *drill.Options
 	if s.Bool("drill") { // what it lacks is said before hours of reading
 		if drilling, err = a.drillOptions(ctx, s, set); err != nil {
@@ -338,15 +418,14 @@ func (a *application) printVerified(s *settings, set *backupset.Set, result veri
 }
 
 // gc removes what killed runs left.
-func (a *application) gc(ctx context.Context, s *settings) (err error) {
+func (a *application) gc(ctx context.Context, s *settings) error {
 	if err := wantArgs(s.Context, 0, 0); err != nil {
 		return err
 	}
-	place, err := s.openStore(false)
-	if err != nil {
-		return err
-	}
-	defer place.Close() //nolint:errcheck // everything was synced by then
+	return s.eachStore(ctx, func(place store.Place) error { return a.gcStore(ctx, place) })
+}
+
+func (a *application) gcStore(ctx context.Context, place store.Place) (err error) {
 	held, release, err := backup.Lock(ctx, place, store.Holder{Host: hostname(), PID: os.Getpid(), Since: time.Now(), Purpose: "gc"})
 	if err != nil {
 		return err

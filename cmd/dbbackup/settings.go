@@ -16,7 +16,6 @@ import (
 	"dbbackup/internal/pg"
 	"dbbackup/internal/pgtool"
 	"dbbackup/internal/report"
-	"dbbackup/internal/store/dir"
 	"dbbackup/sysprobe"
 )
 
@@ -170,20 +169,9 @@ func (s *settings) search() pgtool.Search {
 	return pgtool.Search{BinDir: s.text("pg-bin", s.a.config.PgBin), Path: s.a.lookup("PATH"), Env: s.a.env}
 }
 
-func (s *settings) storePath() string { return s.text("store", s.a.config.Store) }
-
-// openStore opens the store, which a backup makes when it is not there.
-func (s *settings) openStore(create bool) (*dir.Dir, error) {
-	path := s.storePath()
-	if path == "" {
-		return nil, fault.New(fault.Usage, "--store DIR", "no store named")
-	}
-	return dir.Open(path, create)
-}
-
 // hostFacts are what the machine lets a run take.
 func (s *settings) hostFacts(ctx context.Context) (sysprobe.Facts, sysprobe.Limits) {
-	facts, err := sysprobe.Probe(ctx, sysprobe.Options{StorePath: s.storePath(), PostgresUser: "postgres"})
+	facts, err := sysprobe.Probe(ctx, sysprobe.Options{StorePath: s.storeFolder(), PostgresUser: "postgres"})
 	if err != nil {
 		s.a.log.Warn("this host could not be probed; taking one job at a time", report.F("because", err))
 		return facts, sysprobe.Limits{ParallelDatabases: 1, Jobs: 1, Readers: 1, CompressionProcs: runtime.GOMAXPROCS(0)}

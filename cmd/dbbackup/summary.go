@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"path/filepath"
 	"time"
 
 	"dbbackup/backup"
@@ -28,6 +27,7 @@ type summary struct {
 	Started   time.Time            `json:"started"`
 	Seconds   float64              `json:"seconds"`
 	Stored    int64                `json:"stored_bytes"`
+	Behind    []behindSummary      `json:"behind"` // stores that lack the set
 	Databases []databaseSummary    `json:"databases"`
 	Omissions []backupset.Omission `json:"omissions"`
 	Resources backupset.Resources  `json:"resources"`
@@ -46,21 +46,20 @@ type databaseSummary struct {
 	Error       string            `json:"error,omitempty"`
 }
 
-func summarize(s *settings, r backup.Result, err error, began time.Time) summary {
+func summarize(s *settings, r backup.Result, behind []behindSummary, err error, began time.Time) summary {
 	sum := summary{
-		Set: r.ID, Store: s.storePath(), Result: "ok", ExitCode: exitCode(err), Started: began.UTC(),
+		Set: r.ID, Store: s.storeNames(), Result: "ok", ExitCode: exitCode(err), Started: began.UTC(), Behind: behind,
 		Seconds: time.Since(began).Seconds(), Databases: []databaseSummary{}, Omissions: append([]backupset.Omission{}, r.Manifest.Omissions...),
 		Resources: r.Manifest.Resources,
 	}
 	switch {
 	case err == nil:
+	case errors.Is(err, errBehind):
+		sum.Result = "behind"
 	case errors.Is(err, errOmissions):
 		sum.Result = "omissions"
 	default:
 		sum.Result, sum.Error, sum.Hints = "failed", err.Error(), fault.Hints(err)
-	}
-	if abs, err := filepath.Abs(sum.Store); err == nil {
-		sum.Store = abs
 	}
 	for _, o := range r.Outcomes {
 		d := summarizeDatabase(o)
@@ -118,6 +117,14 @@ func (sum summary) printEnd(w io.Writer) error {
 	}
 	if _, err := fmt.Fprintf(w, "\nBackup set %s: %s in %s\n", sum.Set, bytesize.Format(sum.Stored), shortTime(sum.Seconds)); err != nil {
 		return err
+	}
+	for _, b := range sum.Behind {
+		p := &printer{w: w}
+		p.wrapped("", fmt.Sprintf("Not in store %s: %s", b.Store, b.Reason))
+		p.line("  dbbackup copy %s --from %s --to %s", sum.Set, b.from, b.Store)
+		if p.err != nil {
+			return p.err
+		}
 	}
 	for _, d := range sum.Databases {
 		if c := d.Chunks; c != nil && c.Reused > 0 {

@@ -1,11 +1,15 @@
 package backupset
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"dbbackup/internal/fault"
 	"dbbackup/internal/store"
@@ -45,19 +49,32 @@ type Entry struct {
 	Problems []Problem // CheckQuick's, warnings included
 }
 
+// examined is how many manifests are read at a time: from a bucket each takes a
+// round trip or two.
+const examined = 16
+
 // List returns every set's folder of the store, oldest first. Only complete
 // entries are backups. Folders that hold neither a manifest nor a mark, and are
 // not named like a set, belong to somebody else and are left out.
 func List(ctx context.Context, st store.Store) ([]Entry, error) {
+	var mu sync.Mutex
 	var entries []Entry
-	err := eachFolder(ctx, st, func(folder setFolder) error {
-		entry, err := examine(ctx, st, folder)
-		if err == nil {
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(examined)
+	err := eachFolder(groupCtx, st, func(folder setFolder) error {
+		group.Go(func() error {
+			entry, err := examine(groupCtx, st, folder)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
 			entries = append(entries, entry)
-		}
-		return err
+			return nil
+		})
+		return nil
 	})
-	if err != nil {
+	if err := cmp.Or(group.Wait(), err); err != nil {
 		return nil, fmt.Errorf("list backup sets: %w", err)
 	}
 	sortByAge(entries, func(e Entry) string { return e.ID })

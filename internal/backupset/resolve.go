@@ -166,6 +166,13 @@ func sameFolder(a, b string) bool {
 	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
 }
 
+// Older reports whether a set's id is that of an older set than another one's.
+func Older(id, other string) bool {
+	_, stamp, _ := parseID(id)
+	_, otherStamp, _ := parseID(other)
+	return cmp.Or(stamp.compare(otherStamp), strings.Compare(id, other)) < 0
+}
+
 // sortByAge orders by the time stamp in the ids, then by id. An id without one
 // is older than all others.
 func sortByAge[T any](list []T, id func(T) string) {

@@ -49,8 +49,8 @@ var (
 	_ store.Roomy   = (*Stores)(nil)
 )
 
-// New makes one store of places, in the order in which they are read from.
-// Close closes them.
+// New makes one store of places, in the order in which they are read from, some
+// of which may be Missing. Close closes them. On an error they are still open.
 func New(places []store.Place, o Options) (*Stores, error) {
 	if o.Quorum == 0 {
 		o.Quorum = 1
@@ -65,7 +65,12 @@ func New(places []store.Place, o Options) (*Stores, error) {
 	for _, p := range places {
 		s.members = append(s.members, &member{Place: p})
 	}
-	return s, nil
+	for _, m := range s.members {
+		if gone, ok := m.Place.(*missing); ok {
+			s.leave(m, gone.reason)
+		}
+	}
+	return s, s.enough()
 }
 
 // Behind returns the stores that do not have all that was written.
@@ -79,15 +84,6 @@ func (s *Stores) Behind() []Laggard {
 		}
 	}
 	return list
-}
-
-// Leave lets a store fall behind from the start: one that could not be opened.
-func (s *Stores) Leave(place store.Place, reason error) {
-	for _, m := range s.members {
-		if m.Place == place {
-			s.leave(m, reason)
-		}
-	}
 }
 
 // leave lets a member fall behind; the first reason is kept.
@@ -337,3 +333,17 @@ func (s *Stores) Lock(ctx context.Context, holder store.Holder) (held context.Co
 	}
 	return held, sync.OnceValue(free), nil
 }
+
+// Missing stands for a store that could not be opened: it is behind from the
+// start.
+func Missing(name string, reason error) store.Place { return &missing{name: name, reason: reason} }
+
+// missing has no other method: nothing is asked of a store that is behind.
+type missing struct {
+	store.Place
+	name   string
+	reason error
+}
+
+func (m *missing) String() string { return m.name }
+func (m *missing) Close() error   { return nil }

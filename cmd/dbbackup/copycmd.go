@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"dbbackup/backup"
+	"dbbackup/internal/backupset"
+	"dbbackup/internal/bytesize"
+	"dbbackup/internal/fault"
+	"dbbackup/internal/store"
+)
+
+func copyFlags() []cli.Flag {
+	return under("Copy", []cli.Flag{
+		&cli.StringFlag{Name: "from", Usage: "the `STORE` to copy from (default: the first --store)"},
+		&cli.StringFlag{Name: "to", Usage: "the `STORE` to copy to"},
+		onceFlag("all", "copy every complete set that the other store lacks"),
+	})
+}
+
+// copiedJSON is the result of copy.
+type copiedJSON struct {
+	From    string   `json:"from"`
+	To      string   `json:"to"`
+	Sets    []string `json:"sets"` // that were copied or completed, bases first; the others were whole
+	Objects int      `json:"objects"`
+	Bytes   int64    `json:"bytes"`
+	Seconds float64  `json:"seconds"`
+}
+
+// copySets brings sets from one store to another, with the sets they refer to.
+func (a *application) copySets(ctx context.Context, s *settings) (err error) {
+	if s.String("to") == "" {
+		return fault.New(fault.Usage, helpHint(s.Context), "--to names no store to copy to")
+	}
+	if s.Bool("all") && s.NArg() > 0 {
+		return fault.New(fault.Usage, "", "--all copies every set: name none")
+	}
+	began := time.Now()
+	fromRef := s.String("from")
+	if fromRef == "" {
+		fromRef = s.storeRefs()[0]
+	}
+	from, err := s.open(ctx, fromRef, false)
+	if err != nil {
+		return err
+	}
+	defer from.Close() //nolint:errcheck // only read
+	to, err := s.open(ctx, s.String("to"), true)
+	if err != nil {
+		return err
+	}
+	defer to.Close() //nolint:errcheck // everything is durable by then
+	if from.String() == to.String() {
+		return fault.New(fault.Usage, "", "--from and --to are both %s", to)
+	}
+	ids, err := a.toCopy(ctx, s, from)
+	if err != nil {
+		return err
+	}
+	result := copiedJSON{From: from.String(), To: to.String(), Sets: []string{}}
+	err = a.copyLocked(ctx, from, to, ids, &result)
+	a.log.close()
+	result.Seconds = time.Since(began).Seconds()
+	return a.keep(err, a.printCopied(s, result))
+}
+
+// toCopy are the ids of the sets that the user named.
+func (a *application) toCopy(ctx context.Context, s *settings, from store.Store) ([]string, error) {
+	var ids []string
+	if s.Bool("all") {
+		entries, err := backupset.List(ctx, from)
+		for _, e := range entries {
+			if e.Status == backupset.StatusComplete {
+				ids = append(ids, e.ID)
+			}
+		}
+		return ids, err
+	}
+	refs := s.Args().Slice()
+	if len(refs) == 0 {
+		refs = []string{backupset.Latest}
+	}
+	for _, ref := range refs {
+		id, notes, err := backupset.Resolve(ctx, from, ref, backupset.Want{})
+		a.passOn(notes)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+// copyLocked copies under the lock of the store that is written to. A set that
+// cannot be copied does not keep the others from it.
+func (a *application) copyLocked(ctx context.Context, from, to store.Place, ids []string, result *copiedJSON) (err error) {
+	if err := to.CheckWritable(ctx); err != nil {
+		return err
+	}
+	held, release, err := backup.Lock(ctx, to, store.Holder{Host: hostname(), PID: os.Getpid(), Since: time.Now(), Purpose: "copy"})
+	if err != nil {
+		return err
+	}
+	defer func() { err = a.keep(err, release()) }()
+	var errs []error
+	for _, id := range ids {
+		size := int64(0)
+		if set, err := backupset.Open(held, from, id); err == nil {
+			size = set.Size()
+		}
+		task := a.log.Task("copy of "+id, size)
+		var moved atomic.Int64
+		done, err := backupset.Copy(held, from, to, id, func(n int64) { task.Progress(moved.Add(n)) })
+		task.End(err)
+		result.Sets = append(result.Sets, done.Sets...)
+		result.Objects += done.Objects
+		result.Bytes += done.Bytes
+		if err != nil {
+			errs = append(errs, err)
+		}
+		if held.Err() != nil {
+			return errors.Join(context.Cause(held), joined(errs))
+		}
+	}
+	return joined(errs)
+}
+
+func (a *application) printCopied(s *settings, r copiedJSON) error {
+	if s.Bool("json") {
+		return json.NewEncoder(a.stdout).Encode(r)
+	}
+	p := &printer{w: a.stdout}
+	for _, id := range r.Sets {
+		p.line("copied %s", id)
+	}
+	if len(r.Sets) == 0 && r.Objects == 0 {
+		p.line("Nothing to copy: %s has it all.", r.To)
+		return p.err
+	}
+	p.line("Copied %s, %s, %s, from %s to %s in %s.", plural(len(r.Sets), "set"), plural(r.Objects, "object"),
+		bytesize.Format(r.Bytes), r.From, r.To, shortTime(r.Seconds))
+	return p.err
+}

@@ -1,0 +1,250 @@
+package backupset
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"dbbackup/internal/fault"
+	"dbbackup/internal/store"
+)
+
+// copies is how many objects are copied at a time.
+const copies = 4
+
+// Copied is what Copy did.
+type Copied struct {
+	Sets    []string // that were copied, or completed, bases first
+	Objects int
+	Bytes   int64
+}
+
+// Copy brings a set, and the older sets that it refers to, from one store to
+// another. What is there already stays: objects of a copy that was interrupted
+// are read and compared, those of a whole set are looked at by their sizes. What
+// the other store has under the set's name and is not part of it is deleted.
+//
+// Each object is checked on the way, and the manifest comes last, as in a run:
+// killed at any point, Copy leaves an unfinished set, which it completes when it
+// is called again. A whole set of the same name that is another one is
+// store.ErrExist. The caller holds the lock of the store that is written to.
+// progress may be nil; it is called from several goroutines.
+func Copy(ctx context.Context, from, to store.Store, id string, progress func(bytes int64)) (Copied, error) {
+	c := &copier{from: from, to: to, progress: progress, seen: map[string]bool{}}
+	err := c.set(ctx, id)
+	c.done.Objects, c.done.Bytes = int(c.objects.Load()), c.bytes.Load()
+	return c.done, err
+}
+
+// Size is how many bytes Copy has to look at for a set, without its bases.
+func (s *Set) Size() int64 {
+	var sum int64
+	for _, o := range s.index {
+		sum += o.Bytes
+	}
+	return sum
+}
+
+type copier struct {
+	from, to store.Store
+	progress func(int64)
+	seen     map[string]bool
+	done     Copied
+	objects  atomic.Int64
+	bytes    atomic.Int64
+}
+
+func (c *copier) set(ctx context.Context, id string) error {
+	if c.seen[id] {
+		return nil
+	}
+	c.seen[id] = true
+	set, err := Open(ctx, c.from, id)
+	if err != nil {
+		return err
+	}
+	for _, base := range set.bases() {
+		if err := c.set(ctx, base); err != nil {
+			return fmt.Errorf("backup set %s needs %s: %w", id, base, err)
+		}
+	}
+	if err := c.one(ctx, set); err != nil {
+		return fmt.Errorf("copy backup set %s: %w", id, err)
+	}
+	return nil
+}
+
+// bases are the older sets that the set refers to.
+func (s *Set) bases() []string {
+	var ids []string
+	for _, r := range s.manifest.References {
+		ids = append(ids, r.Set)
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// one copies one set.
+func (c *copier) one(ctx context.Context, set *Set) error {
+	there := setFolder{id: set.ID(), bytes: map[string]int64{}}
+	err := c.to.List(ctx, set.ID()+"/", func(info store.Info) error {
+		there.add(info)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	had, whole := there.has(ManifestName), false
+	if had {
+		if whole, err = sameManifest(ctx, c.to, set); err != nil {
+			return err
+		}
+	}
+	if whole && !AnyDamage(set.compare(there)) {
+		return nil
+	}
+	if !there.has(unfinishedName) { // also a set that lost objects is none until it has them again
+		if err := putMark(ctx, c.to, set.ID()); err != nil {
+			return err
+		}
+	}
+	if had {
+		if err := c.to.Delete(ctx, set.ID()+"/"+ManifestName); err != nil {
+			return err
+		}
+	}
+	if err := c.fill(ctx, set, there, whole); err != nil {
+		return err
+	}
+	c.done.Sets = append(c.done.Sets, set.ID())
+	return c.finish(ctx, set)
+}
+
+// sameManifest compares the manifest of a set that is there with the one to copy:
+// false when it is damaged.
+func sameManifest(ctx context.Context, to store.Store, set *Set) (bool, error) {
+	_, digest, err := readManifest(ctx, to, set.ID())
+	switch {
+	case fault.Is(err, fault.Integrity):
+		return false, nil
+	case err == nil && digest != set.digest:
+		return false, fault.New(fault.Failed, "verify both, and remove the one that is not wanted",
+			"the store has another backup set of this name: %w", store.ErrExist)
+	}
+	return err == nil, err
+}
+
+// fill copies what is missing and deletes what does not belong there.
+func (c *copier) fill(ctx context.Context, set *Set, there setFolder, trusted bool) error {
+	for name := range there.bytes {
+		if o, ok := set.Object(name); name == unfinishedName || ok && o.Bytes == there.bytes[name] {
+			continue
+		}
+		if err := c.to.Delete(ctx, set.Key(name)); err != nil {
+			return err
+		}
+		delete(there.bytes, name)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(copies)
+	for _, o := range set.index {
+		group.Go(func() error {
+			if there.has(o.Name) {
+				same, err := c.isThere(ctx, set, o, trusted)
+				if err != nil || same {
+					return err
+				}
+			}
+			if err := c.object(ctx, set, o); err != nil {
+				return fmt.Errorf("object %s: %w", o.Name, err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// isThere reads what an interrupted copy left, and deletes it when it is not
+// what it should be.
+func (c *copier) isThere(ctx context.Context, set *Set, o Object, trusted bool) (bool, error) {
+	if trusted {
+		return true, nil
+	}
+	other := &Set{st: c.to, manifest: set.manifest, index: set.index}
+	err := other.checkObject(ctx, set.ID(), o, c.progress)
+	if fault.Is(err, fault.Integrity) {
+		return false, c.to.Delete(ctx, set.Key(o.Name))
+	}
+	return err == nil, err
+}
+
+func (c *copier) object(ctx context.Context, set *Set, o Object) (err error) {
+	in, err := set.OpenObject(ctx, o.Name)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := c.to.Create(ctx, set.Key(o.Name), o.Bytes)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Abort()) }() // after a commit this does nothing
+	counted := readFunc(func(p []byte) (int, error) {
+		n, err := in.Read(p)
+		c.bytes.Add(int64(n))
+		if c.progress != nil && n > 0 {
+			c.progress(int64(n))
+		}
+		return n, err
+	})
+	if _, err := io.CopyBuffer(struct{ io.Writer }{out}, untilDone(ctx, counted), make([]byte, 256<<10)); err != nil {
+		return err
+	}
+	c.objects.Add(1)
+	return out.Commit()
+}
+
+// finish writes SHA256SUMS and the manifest, byte by byte what they are, and makes
+// the set exist.
+func (c *copier) finish(ctx context.Context, set *Set) error {
+	text, err := set.manifestText(ctx)
+	if err != nil {
+		return err
+	}
+	var sums strings.Builder
+	if err := writeSums(&sums, set.digest, set.manifest); err != nil {
+		return err
+	}
+	if err := put(ctx, c.to, set.Key(SumsName), []byte(sums.String())); err != nil {
+		return err
+	}
+	if err := put(ctx, c.to, set.Key(ManifestName), text); err != nil {
+		return err
+	}
+	return c.to.Delete(context.WithoutCancel(ctx), set.Key(unfinishedName))
+}
+
+// manifestText reads the manifest as it is stored.
+func (s *Set) manifestText(ctx context.Context) ([]byte, error) {
+	in, err := s.st.Open(ctx, s.Key(ManifestName))
+	if err != nil {
+		return nil, damaged(err, "%s", s.Key(ManifestName))
+	}
+	defer in.Close()
+	text, err := io.ReadAll(io.LimitReader(untilDone(ctx, in), maxManifestBytes))
+	if err != nil {
+		return nil, damaged(err, "read %s", s.Key(ManifestName))
+	}
+	if digest := sha256.Sum256(text); hex.EncodeToString(digest[:]) != s.digest {
+		return nil, damaged(nil, "%s has changed since it was opened", s.Key(ManifestName))
+	}
+	return text, nil
+}
