@@ -110,6 +110,18 @@ type Several interface {
 	Align(ctx context.Context, prefix string) error
 }
 
+// Lockable is a Store that can keep its objects from being deleted by anybody,
+// its own writer included.
+type Lockable interface {
+	// LockPeriod is how long an object that is written now cannot be deleted; 0
+	// where the store was not asked to lock objects.
+	LockPeriod() time.Duration
+	// ExtendLock keeps an object at least until a time: one that a newer set
+	// refers to must live as long as that. One that is kept longer stays so.
+	// ErrNotExist.
+	ExtendLock(ctx context.Context, key string, until time.Time) error
+}
+
 // Local is a Store whose objects are files of this machine. Child processes
 // write and read them directly, so that no byte passes through this process.
 type Local interface {

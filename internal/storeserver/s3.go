@@ -1,0 +1,69 @@
+package storeserver
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+)
+
+// S3 is a running versitygw, which keeps objects in files.
+type S3 struct {
+	Endpoint string // http://127.0.0.1:PORT
+	Region   string
+	Key      string // the access key of the owner of all buckets
+	Secret   string
+	Data     string // where objects lie: BUCKET/KEY
+}
+
+// StartS3 runs an S3 server until the test is over.
+func StartS3(tb testing.TB) *S3 {
+	tb.Helper()
+	path, dir := program(tb, "versitygw"), tb.TempDir()
+	s := &S3{Region: "us-east-1", Key: "storeserver", Secret: "storeserver-secret", Data: filepath.Join(dir, "data")}
+	versions, sidecar := filepath.Join(dir, "versions"), filepath.Join(dir, "meta")
+	for _, folder := range []string{s.Data, versions, sidecar} {
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	_, port := start(tb, path, dir, func(port int) []string {
+		return []string{"--access", s.Key, "--secret", s.Secret, "--region", s.Region, "--port", address(port), "--quiet",
+			"posix", "--versioning-dir", versions, s.Data}
+	})
+	s.Endpoint = "http://" + address(port)
+	return s
+}
+
+// Setenv makes the server's credential the one that AWS's tools find.
+func (s *S3) Setenv(t *testing.T) {
+	t.Helper()
+	for name, value := range map[string]string{
+		"AWS_ACCESS_KEY_ID": s.Key, "AWS_SECRET_ACCESS_KEY": s.Secret, "AWS_SESSION_TOKEN": "", "AWS_PROFILE": "",
+		"AWS_REGION": s.Region, "AWS_EC2_METADATA_DISABLED": "true",
+		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull,
+	} {
+		t.Setenv(name, value)
+	}
+}
+
+// Client is a client of the server, for what a test does or looks at behind the
+// back of the program.
+func (s *S3) Client() *s3.Client {
+	return s3.New(s3.Options{
+		Region: s.Region, BaseEndpoint: &s.Endpoint, UsePathStyle: true,
+		Credentials: credentials.NewStaticCredentialsProvider(s.Key, s.Secret, ""),
+	})
+}
+
+// Bucket makes an empty bucket; with locks one whose objects can be locked.
+func (s *S3) Bucket(tb testing.TB, name string, locks bool) {
+	tb.Helper()
+	_, err := s.Client().CreateBucket(tb.Context(), &s3.CreateBucketInput{Bucket: &name, ObjectLockEnabledForBucket: aws.Bool(locks)})
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
