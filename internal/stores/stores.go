@@ -9,6 +9,7 @@ import (
 
 	"dbbackup/internal/fault"
 	"dbbackup/internal/store"
+	"dbbackup/internal/store/bucket"
 	"dbbackup/internal/store/dir"
 )
 
@@ -20,9 +21,20 @@ type Options struct {
 	Warn func(text string)
 }
 
+// lookup finds a variable in the environment.
+func (o Options) lookup(name string) string {
+	for _, kv := range o.Env {
+		if value, ok := strings.CutPrefix(kv, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
 // kinds are the schemes of URLs, and what each is followed by.
 var kinds = []struct{ scheme, form string }{
 	{"file", "file:///FOLDER"},
+	{"s3", "s3://BUCKET/PREFIX"},
 }
 
 // Open opens the store called ref. The caller closes it. What is wrong with a URL
@@ -35,6 +47,8 @@ func Open(ctx context.Context, ref string, o Options) (store.Place, error) {
 	switch u.Scheme {
 	case "file":
 		return dir.Open(u.Path, o.Create)
+	case "s3":
+		return bucket.Open(ctx, u, bucket.Options{Warn: o.Warn, Getenv: o.lookup})
 	}
 	return nil, unknown(u.Scheme)
 }
