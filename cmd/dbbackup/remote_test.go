@@ -1,0 +1,164 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"dbbackup/internal/pgtest"
+	"dbbackup/internal/pgtest/zoo"
+	"dbbackup/internal/store"
+	"dbbackup/internal/stores"
+	"dbbackup/internal/storeserver"
+)
+
+// remote is a store on a server, and what its credentials are.
+type remote struct {
+	url string
+	env []string
+}
+
+// remotes starts a server of each kind, by the name of the kind. A test that uses
+// one sets variables of its process, and so cannot be parallel.
+var remotes = map[string]func(t *testing.T) remote{
+	"s3": func(t *testing.T) remote {
+		s := storeserver.StartS3(t)
+		s.Setenv(t)
+		s.Bucket(t, "backups", false)
+		return remote{
+			"s3://backups/pre/fix?path-style=true&endpoint=" + s.Endpoint,
+			[]string{"AWS_ACCESS_KEY_ID=" + s.Key, "AWS_SECRET_ACCESS_KEY=" + s.Secret, "AWS_REGION=" + s.Region, "AWS_EC2_METADATA_DISABLED=true"},
+		}
+	},
+}
+
+func (r remote) run(t testing.TB, c *pgtest.Cluster, args ...string) result {
+	t.Helper()
+	env := r.env
+	if c != nil {
+		env = append(slices.Clone(env), c.Env()...)
+	}
+	return dbbackup(t, env, append(args, "--store", r.url)...)
+}
+
+// keys lists what lies in the store.
+func (r remote) keys(t testing.TB) []string {
+	t.Helper()
+	place, err := stores.Open(t.Context(), r.url, stores.Options{Env: append(os.Environ(), r.env...)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer place.Close() //nolint:errcheck // only read
+	var keys []string
+	if err := place.List(t.Context(), "", func(info store.Info) error { keys = append(keys, info.Key); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}
+
+// sets are the ids that list shows as complete, oldest first.
+func (r remote) sets(t testing.TB) (ids []string) {
+	t.Helper()
+	for line := range strings.Lines(r.run(t, nil, "list", "--json").must(t, exitOK).stdout) {
+		var l listed
+		(result{stdout: line}).decode(t, &l)
+		if l.Status == "complete" {
+			ids = append(ids, l.ID)
+		}
+	}
+	return ids
+}
+
+// Whatever a set is captured with, and wherever it is, it is listed, sound, comes
+// back, and goes when its time has come.
+func TestEveryKindOfStore(t *testing.T) {
+	for name, start := range remotes {
+		t.Run(name, func(t *testing.T) {
+			c, r := shared.Cluster(t), start(t)
+			db := smallDatabase(t, c)
+			c.Exec(t, db, "SELECT lo_from_bytea(0, 'large'); CREATE INDEX ON accounts (word); ALTER TABLE branches ADD PRIMARY KEY (id)")
+			for _, flags := range [][]string{{"--mode", "custom"}, {"--mode", "plain"}, {"--mode", "chunked"}, {"--incremental"}} {
+				r.run(t, c, append([]string{"backup", "single", db}, flags...)...).must(t, exitOK)
+			}
+			r.run(t, c, "backup", "single", db, "--mode", "directory").want(t, exitUsage, "is none", "hint: use --mode chunked")
+			ids := r.sets(t)
+			if len(ids) != 4 {
+				t.Fatalf("list shows %q", ids)
+			}
+			for _, id := range ids {
+				r.run(t, nil, "show", id).must(t, exitOK)
+				r.run(t, nil, "verify", id).must(t, exitOK)
+				to := free(t, c)
+				r.run(t, c, "restore", "single", db, "--set", id, "--target-db", to).must(t, exitOK)
+				zoo.Compare(t, c, db, c, to)
+			}
+			to := free(t, c)
+			r.run(t, c, "restore", "single", db, "--set", ids[0], "--table", "branches", "--target-db", to).must(t, exitOK)
+			wantTables(t, c, to, "branches 200")
+			r.run(t, nil, "verify", "--drill", "--drill-target", c.URI("postgres")).must(t, exitOK)
+
+			folder := newStore(t)
+			dbbackup(t, r.env, "copy", "--all", "--from", r.url, "--to", folder).must(t, exitOK)
+			wantSound(t, folder, 4)
+			r.run(t, nil, "prune", "--keep-last", "1").must(t, exitOK)
+			if left := r.sets(t); !slices.Equal(left, ids[2:]) { // the newest refers to the one before
+				t.Errorf("left: %q, want %q", left, ids[2:])
+			}
+			for _, key := range r.keys(t) {
+				if strings.HasPrefix(key, ids[0]+"/") || strings.HasPrefix(key, ids[1]+"/") {
+					t.Errorf("%s is left", key)
+				}
+			}
+			wantNothingFetched(t)
+		})
+	}
+}
+
+// wantNothingFetched checks that no copy of anything that was read from a store is
+// left on this machine.
+func wantNothingFetched(t testing.TB) {
+	t.Helper()
+	left, err := filepath.Glob(filepath.Join(os.TempDir(), "dbbackup-fetched-*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left: %q (%v)", left, err)
+	}
+}
+
+// A run that is killed leaves nothing that is listed as a set; what it has finished
+// serves the next one, and gc removes what nobody goes on with.
+func TestKilledRunIntoEveryKindOfStore(t *testing.T) {
+	for name, start := range remotes {
+		t.Run(name, func(t *testing.T) {
+			c, r := shared.Cluster(t), start(t)
+			db := family(t, c)
+			kill := func() {
+				running := startUnder(t, append(slices.Clone(r.env), c.Env()...), nil, chunking(r.url, db, slow...)...)
+				eventually(t, "some chunks are finished", func() bool {
+					return strings.Count(strings.Join(r.keys(t), "\n"), "/journal/") >= 8
+				})
+				running.kill(t)
+			}
+			kill()
+			if ids := r.sets(t); len(ids) > 0 {
+				t.Errorf("the killed run is listed: %q", ids)
+			}
+			r.run(t, c, "resume").must(t, exitOK) // also takes the lock of the dead
+			id := r.sets(t)
+			if len(id) != 1 {
+				t.Fatalf("list shows %q", id)
+			}
+			r.run(t, nil, "verify").must(t, exitOK)
+			to := free(t, c)
+			r.run(t, c, "restore", "single", db, "--target-db", to).must(t, exitOK)
+			zoo.Compare(t, c, db, c, to)
+			before := r.keys(t)
+			kill()
+			r.run(t, nil, "gc").must(t, exitOK)
+			if after := r.keys(t); !slices.Equal(after, before) {
+				t.Errorf("after gc: %q, want %q", after, before)
+			}
+		})
+	}
+}
