@@ -245,6 +245,9 @@ func (r *run) dropSuperseded(ctx context.Context) error {
 			continue // gc removes what nobody understands
 		}
 		if err := backupset.RemoveUnfinished(ctx, r.o.Store, id); err != nil {
+			if errors.Is(err, store.ErrDenied) {
+				return nil // clean has said so
+			}
 			return err
 		}
 		r.o.Report.Info("removed an unfinished set that this one supersedes", report.F("set", id))

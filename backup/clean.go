@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -19,6 +20,15 @@ func Clean(ctx context.Context, place store.Place, r report.Reporter) (int, erro
 
 // clean is Clean that may keep what `resume` could go on with.
 func clean(ctx context.Context, place store.Place, r report.Reporter, keepResumable bool) (int, error) {
+	n, err := cleanAll(ctx, place, r, keepResumable)
+	if keepResumable && errors.Is(err, store.ErrDenied) { // a run needs no more than to write
+		r.Info("the store refuses to delete: what killed runs left stays until gc is run by somebody who may", report.F("store", place.String()))
+		return n, nil
+	}
+	return n, err
+}
+
+func cleanAll(ctx context.Context, place store.Place, r report.Reporter, keepResumable bool) (int, error) {
 	if several, ok := place.(store.Several); ok {
 		return cleanEach(ctx, several, r, keepResumable)
 	}

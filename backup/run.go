@@ -233,7 +233,12 @@ func (r *run) stop(ctx context.Context) error {
 		}
 		return fault.Keeping("dbbackup resume "+r.set.ID(), "what was captured so far is kept as unfinished set "+r.set.ID())
 	}
-	return r.abandon(ctx)
+	err := r.abandon(ctx)
+	if errors.Is(err, store.ErrDenied) {
+		r.o.Report.Warn("the store refuses to delete: the unfinished set stays until gc is run by somebody who may", report.F("set", r.set.ID()))
+		return nil
+	}
+	return err
 }
 
 // abandon removes the set's objects, also when the run was interrupted.

@@ -90,6 +90,9 @@ func (a *application) pruneAfter(ctx context.Context, s *settings, err error) er
 		a.log.Info("pruned", report.F("store", place.String()), report.F("kept", len(result.Keep)), report.F("removed", len(result.Deleted)))
 		return err
 	})
+	if errors.Is(pruneErr, errOmissions) {
+		return pruneErr
+	}
 	if pruneErr != nil {
 		return fmt.Errorf("the backup succeeded, but not what was to follow: %w", pruneErr)
 	}

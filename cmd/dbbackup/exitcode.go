@@ -32,6 +32,11 @@ const (
 // errOmissions means that all went well, and that the set declares omissions.
 var errOmissions = errors.New("finished with declared omissions")
 
+// isDeclared reports whether nothing else went wrong than what was declared.
+func isDeclared(err error) bool {
+	return err == errOmissions || err == errBehind || err == errKept //nolint:errorlint // joined with another error it is a failure
+}
+
 // signalError is the cause that ends a run when a signal comes.
 type signalError struct{ signal syscall.Signal }
 
@@ -46,7 +51,7 @@ func exitCode(err error) int {
 		return 128 + int(bySignal.signal)
 	case errors.Is(err, context.Canceled) && !outOfTime(err):
 		return exitInterrupted
-	case err == errOmissions, err == errBehind: //nolint:errorlint // only when nothing else went wrong
+	case isDeclared(err):
 		return exitOmissions
 	}
 	switch fault.KindOf(err) {

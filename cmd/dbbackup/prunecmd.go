@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -14,6 +16,7 @@ import (
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/bytesize"
 	"dbbackup/internal/fault"
+	"dbbackup/internal/report"
 	"dbbackup/internal/retention"
 	"dbbackup/internal/store"
 	"dbbackup/internal/verify"
@@ -76,20 +79,30 @@ func (a *application) prune(ctx context.Context, s *settings) error {
 	})
 }
 
+// errKept means that sets stay which the store refused to delete: declared, as
+// omissions are.
+var errKept = fmt.Errorf("the store refused to delete: %w", errOmissions)
+
 // pruneStore prunes a store under its lock.
 func (a *application) pruneStore(ctx context.Context, s *settings, place store.Place, policy retention.Policy, dryRun bool) (result retention.Result, err error) {
 	if !dryRun {
-		held, release, err := backup.Lock(ctx, place, store.Holder{Host: hostname(), PID: os.Getpid(), Since: time.Now(), Purpose: "prune"})
+		var release func() error
+		ctx, release, err = backup.Lock(ctx, place, store.Holder{Host: hostname(), PID: os.Getpid(), Since: time.Now(), Purpose: "prune"})
 		if err != nil {
 			return result, err
 		}
 		defer func() { err = a.keep(err, release()) }()
-		ctx = held
 	}
-	return retention.Prune(ctx, retention.Options{
+	result, err = retention.Prune(ctx, retention.Options{
 		Store: place, Policy: policy, DryRun: dryRun, Report: a.log, Now: time.Now(),
 		Verify: func(ctx context.Context, set *backupset.Set) error { return a.sound(ctx, s, set) },
 	})
+	if errors.Is(err, store.ErrDenied) { // T93: not now, and said
+		a.log.Warn("sets stay, because the store refuses to delete them; the next prune tries again", report.F("store", place.String()), report.F("because", err))
+		result.Stops = append(result.Stops, firstLine(err))
+		err = errKept
+	}
+	return result, err
 }
 
 // sound reads a whole set, and returns an error when it is damaged.

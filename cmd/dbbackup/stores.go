@@ -142,25 +142,29 @@ func closeAll(places []store.Place) error {
 func (s *settings) eachStore(ctx context.Context, do func(place store.Place) error) error {
 	refs := s.storeRefs()
 	var errs []error
+	var declared error
 	for _, ref := range refs {
 		place, err := s.open(ctx, ref, false)
 		if err == nil {
-			err = errors.Join(do(place), place.Close())
+			err = s.a.keep(do(place), place.Close())
 		}
-		if err != nil && len(refs) > 1 {
-			err = fmt.Errorf("store %s: %w", ref, err)
-		}
-		if err != nil {
+		switch {
+		case err == nil:
+		case isDeclared(err):
+			declared = err
+		case len(refs) > 1:
+			errs = append(errs, fmt.Errorf("store %s: %w", ref, err))
+		default:
 			errs = append(errs, err)
 		}
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	if len(errs) == 1 {
-		return errs[0]
+	if len(errs) == 0 {
+		return declared
 	}
-	return errors.Join(errs...)
+	return joined(errs)
 }
 
 // found is a set, and the store that it was found in.

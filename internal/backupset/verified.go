@@ -60,6 +60,19 @@ func IsVerified(ctx context.Context, s *Set) (bool, error) {
 	return err == nil && v.Set == s.ID() && v.Manifest == s.digest, nil
 }
 
+// CheckDeletable fails with store.ErrDenied where nothing can be deleted: to be
+// asked before the first of several sets is removed, which would be left half.
+func CheckDeletable(ctx context.Context, st store.Store) error {
+	const key = verifiedFolder + "/deletable" // one that is refused is met again the next time
+	if err := put(ctx, st, key, nil); err != nil && !errors.Is(err, store.ErrExist) {
+		return fmt.Errorf("try whether the store lets anything be deleted: %w", err)
+	}
+	if err := st.Delete(ctx, key); err != nil {
+		return fmt.Errorf("nothing was removed: %w", err)
+	}
+	return nil
+}
+
 // RemoveRecords removes what was noted down about a set that is gone: its drills,
 // and that it was verified.
 func RemoveRecords(ctx context.Context, st store.Store, id string) error {

@@ -218,14 +218,15 @@ func (w *Writer) WriteFile(ctx context.Context, name string, data []byte) error 
 
 // Drop deletes objects, or folders of objects, from the set: the parts of a
 // database that failed. A name that is not there is no error; one that is
-// still being written is.
+// still being written is. In a store that refuses to delete they stay, as files
+// that are no part of the set.
 func (w *Writer) Drop(ctx context.Context, names ...string) error {
 	doomed, err := w.forget(names)
 	if err != nil {
 		return fmt.Errorf("drop from backup set %s: %w", w.id, err)
 	}
 	for _, name := range doomed {
-		if err := w.st.Delete(ctx, w.key(name)); err != nil {
+		if err := w.st.Delete(ctx, w.key(name)); err != nil && !errors.Is(err, store.ErrDenied) {
 			return fmt.Errorf("drop from backup set %s: %w", w.id, err)
 		}
 	}
@@ -261,7 +262,9 @@ func (w *Writer) forget(names []string) ([]string, error) {
 // manifest that is not valid, and writes SHA256SUMS, then manifest.json: all
 // objects are durable by then (B1). After an error the set does not exist and
 // only Abandon is left, with one exception that the error text names: the set
-// exists, but its mark could not be removed.
+// exists, but its mark could not be removed. A store that refuses to delete
+// (store.ErrDenied) keeps the mark, and what else is of no use any more, until
+// Tidy is called by somebody who may: beside a manifest it means nothing.
 func (w *Writer) Commit(ctx context.Context, m Manifest) error {
 	objects, err := w.seal()
 	if err != nil {
@@ -277,7 +280,7 @@ func (w *Writer) Commit(ctx context.Context, m Manifest) error {
 	if err == nil {
 		err = w.st.Delete(ctx, w.key(unfinishedName))
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, store.ErrDenied) {
 		return fault.New(fault.Failed, "the set is complete and usable; delete that file",
 			"backup set %s is committed, but its mark remains: %w", w.id, err)
 	}

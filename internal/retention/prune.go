@@ -34,7 +34,8 @@ type Result struct {
 
 // Prune removes the sets that the policy does not keep. The caller holds the
 // store's lock, but for a dry run. The error is of kind fault.Precondition when
-// sets stayed that a person must look at. What is removed is removed in an order
+// sets stayed that a person must look at, and store.ErrDenied when the store
+// refuses to delete: where it refuses everything nothing was changed (T93). What is removed is removed in an order
 // that leaves no set without what it refers to, wherever Prune is killed (T90).
 func Prune(ctx context.Context, o Options) (Result, error) {
 	if err := o.Policy.Validate(); err != nil {
@@ -100,6 +101,15 @@ func (o Options) prove(ctx context.Context, sets []Set, id string) error {
 // remove removes what the plan names. A set that cannot be removed keeps those
 // that it refers to.
 func (o Options) remove(ctx context.Context, result *Result) error {
+	if len(result.Delete) == 0 {
+		return nil
+	}
+	if err := backupset.CheckDeletable(ctx, o.Store); err != nil {
+		return err
+	}
+	if _, err := backupset.Tidy(ctx, o.Store); err != nil { // what a run that may not delete left in its sets
+		return err
+	}
 	needed := map[string]bool{}
 	var errs []error
 	for _, s := range result.Delete {
