@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"dbbackup/internal/backupset"
+	"dbbackup/internal/fault"
 	"dbbackup/internal/report"
 	"dbbackup/internal/store"
 )
@@ -21,8 +22,9 @@ func Clean(ctx context.Context, place store.Place, r report.Reporter) (int, erro
 // clean is Clean that may keep what `resume` could go on with.
 func clean(ctx context.Context, place store.Place, r report.Reporter, keepResumable bool) (int, error) {
 	n, err := cleanAll(ctx, place, r, keepResumable)
-	if keepResumable && errors.Is(err, store.ErrDenied) { // a run needs no more than to write
-		r.Info("the store refuses to delete: what killed runs left stays until gc is run by somebody who may", report.F("store", place.String()))
+	refused := errors.Is(err, store.ErrDenied) || fault.Is(err, fault.Precondition)
+	if keepResumable && refused && ctx.Err() == nil { // a run needs no more than to write
+		r.Info("what killed runs left stays until gc is run by somebody who may remove it", report.F("store", place.String()), report.F("because", err))
 		return n, nil
 	}
 	return n, err

@@ -162,3 +162,42 @@ func TestKilledRunIntoEveryKindOfStore(t *testing.T) {
 		})
 	}
 }
+
+// T93: a writer that may not delete makes sets, one after the other, and goes on
+// after a kill; pruning says that it was refused, changes nothing, and is done by
+// somebody who may.
+func TestT93WriterThatMayNotDelete(t *testing.T) {
+	c, s := shared.Cluster(t), storeserver.StartS3(t)
+	s.Setenv(t)
+	s.Bucket(t, "backups", false)
+	url := "s3://backups/pre?path-style=true&endpoint=" + s.Endpoint
+	writer := remote{url, s.User(t, "backups", "writer", "s3:GetObject", "s3:PutObject", "s3:ListBucket")}
+	owner := remote{url, []string{"AWS_ACCESS_KEY_ID=" + s.Key, "AWS_SECRET_ACCESS_KEY=" + s.Secret, "AWS_REGION=" + s.Region}}
+	db := smallDatabase(t, c)
+	writer.run(t, c, "backup", "single", db, "--mode", "custom").must(t, exitOK)
+	writer.run(t, c, "backup", "single", db, "--mode", "chunked").must(t, exitOK)
+	writer.run(t, c, "backup", "single", db, "--incremental", "--keep-last", "1").want(t, exitOmissions, "the store refuses to delete")
+	ids, before := writer.sets(t), writer.keys(t)
+	if len(ids) != 3 {
+		t.Fatalf("list shows %q", ids)
+	}
+	writer.run(t, nil, "verify").must(t, exitOK)
+	writer.run(t, nil, "prune", "--keep-last", "1").want(t, exitOmissions, "the next prune tries again")
+	if after := writer.keys(t); !slices.Equal(after, before) {
+		t.Errorf("the refused prune left %q, want %q", after, before)
+	}
+	to := free(t, c)
+	writer.run(t, c, "restore", "single", db, "--target-db", to).must(t, exitOK)
+	zoo.Compare(t, c, db, c, to)
+
+	owner.run(t, nil, "prune", "--keep-last", "1").must(t, exitOK)
+	if left := owner.sets(t); !slices.Equal(left, ids[1:]) {
+		t.Errorf("left: %q, want %q", left, ids[1:])
+	}
+	for _, key := range owner.keys(t) {
+		if strings.Contains(key, "UNFINISHED") || strings.Contains(key, "/journal/") || strings.HasSuffix(key, "run.json") || strings.HasSuffix(key, "deletable") {
+			t.Errorf("%s is left", key)
+		}
+	}
+	owner.run(t, nil, "verify").must(t, exitOK)
+}

@@ -24,14 +24,15 @@ func StartS3(tb testing.TB) *S3 {
 	tb.Helper()
 	path, dir := program(tb, "versitygw"), tb.TempDir()
 	s := &S3{Region: "us-east-1", Key: "storeserver", Secret: "storeserver-secret", Data: filepath.Join(dir, "data")}
-	versions, sidecar := filepath.Join(dir, "versions"), filepath.Join(dir, "meta")
-	for _, folder := range []string{s.Data, versions, sidecar} {
+	versions, sidecar, users := filepath.Join(dir, "versions"), filepath.Join(dir, "meta"), filepath.Join(dir, "users")
+	for _, folder := range []string{s.Data, versions, sidecar, users} {
 		if err := os.Mkdir(folder, 0o700); err != nil {
 			tb.Fatal(err)
 		}
 	}
 	_, port := start(tb, path, dir, func(port int) []string {
 		return []string{"--access", s.Key, "--secret", s.Secret, "--region", s.Region, "--port", address(port), "--quiet",
+			"--iam-dir", users,
 			"posix", "--versioning-dir", versions, s.Data}
 	})
 	s.Endpoint = "http://" + address(port)
