@@ -218,6 +218,7 @@ func (r *run) finish(ctx context.Context, globalsErr error, outcomes []Outcome) 
 		return result, errors.Join(failure, err, r.stop(ctx))
 	}
 	result.ID, result.Manifest = r.set.ID(), r.manifest
+	failure = errors.Join(failure, r.keepBases(ctx))
 	if failure != nil {
 		return result, failure
 	}

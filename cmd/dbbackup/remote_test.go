@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"dbbackup/internal/pgtest"
 	"dbbackup/internal/pgtest/zoo"
@@ -200,4 +203,39 @@ func TestT93WriterThatMayNotDelete(t *testing.T) {
 		}
 	}
 	owner.run(t, nil, "verify").must(t, exitOK)
+}
+
+// T93: what a new set refers to is locked for as long as the new set is.
+func TestT93LocksOfBasesAreExtended(t *testing.T) {
+	c, s := shared.Cluster(t), storeserver.StartS3(t)
+	s.Setenv(t)
+	s.Bucket(t, "locked", true)
+	r := remote{
+		"s3://locked?path-style=true&object-lock=GOVERNANCE&retain=1d&endpoint=" + s.Endpoint,
+		[]string{"AWS_ACCESS_KEY_ID=" + s.Key, "AWS_SECRET_ACCESS_KEY=" + s.Secret, "AWS_REGION=" + s.Region},
+	}
+	db := smallDatabase(t, c)
+	r.run(t, c, "backup", "single", db, "--mode", "chunked").must(t, exitOK)
+	var base string
+	for _, key := range r.keys(t) {
+		if strings.Contains(key, ".copy") {
+			base = key
+			break
+		}
+	}
+	until := func() time.Time {
+		bucket := "locked"
+		out, err := s.Client().GetObjectRetention(t.Context(), &s3.GetObjectRetentionInput{Bucket: &bucket, Key: &base})
+		if err != nil {
+			t.Fatalf("%s: %v", base, err)
+		}
+		return *out.Retention.RetainUntilDate
+	}
+	first := until()
+	time.Sleep(1100 * time.Millisecond) // the locks have whole seconds
+	r.run(t, c, "backup", "single", db, "--incremental").want(t, exitOK, "extended the locks")
+	if again := until(); !again.After(first) {
+		t.Errorf("%s is locked until %s, as before; the set that refers to it is locked for longer", base, again)
+	}
+	r.run(t, nil, "verify").must(t, exitOK)
 }
