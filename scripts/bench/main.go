@@ -2,7 +2,7 @@
 // server, and prints tables in Markdown to standard output. scripts/bench.sh
 // builds and runs it.
 //
-//	bench --binary FILE [--scale full|tenth] [--plain-runs N] [--archive-runs N] [--native-runs N] [--native-only] [--write FILE]
+//	bench --binary FILE [--scale full|tenth] [--plain-runs N] [--archive-runs N] [--native-runs N] [--native-only] [--stores-only] [--versitygw FILE] [--write FILE]
 //
 // Both sides are timed as whole processes, from the start of the first to the
 // end of the last, taking turns: A B A B. They read the same server, whose data
@@ -24,7 +24,7 @@ import (
 	"time"
 )
 
-var errUsage = errors.New("usage: bench --binary FILE [--scale full|tenth] [--plain-runs N] [--archive-runs N] [--native-runs N] [--native-only] [--write FILE]")
+var errUsage = errors.New("usage: bench --binary FILE [--scale full|tenth] [--plain-runs N] [--archive-runs N] [--native-runs N] [--native-only] [--stores-only] [--versitygw FILE] [--write FILE]")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -47,6 +47,8 @@ type options struct {
 	plainRuns, archiveRuns int
 	nativeRuns             int
 	nativeOnly             bool   // leave out what pg_dump does for dbbackup
+	storesOnly             bool   // only remote stores and encryption
+	versitygw              string // the S3 server; empty: no remote stores
 	write                  string // the page that gets the tables; empty: none
 }
 
@@ -59,6 +61,8 @@ func parse(args []string) (options, error) {
 	flags.IntVar(&o.archiveRuns, "archive-runs", 2, "turns in custom and in directory mode")
 	flags.IntVar(&o.nativeRuns, "native-runs", 3, "turns of the native engine")
 	flags.BoolVar(&o.nativeOnly, "native-only", false, "measure the native engine only")
+	flags.BoolVar(&o.storesOnly, "stores-only", false, "measure remote stores and encryption only")
+	flags.StringVar(&o.versitygw, "versitygw", "", "the S3 server to measure with; empty: no remote stores")
 	flags.StringVar(&o.write, "write", "", "put the tables into this page, between its marks")
 	if err := flags.Parse(args); err != nil {
 		return o, errors.Join(errUsage, err)
@@ -85,13 +89,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if r.setting, err = b.describe(ctx); err != nil {
 		return err
 	}
-	if _, err := b.load(ctx, tables, tablesSQL, size{}); err != nil {
-		return err
+	if o.versitygw != "" && !o.nativeOnly {
+		if r.stores, err = b.measureStores(ctx); err != nil {
+			return err
+		}
 	}
-	if r.native, err = b.measureNative(ctx); err != nil {
-		return err
+	if !o.storesOnly {
+		if _, err := b.load(ctx, tables, tablesSQL, size{}); err != nil {
+			return err
+		}
+		if r.native, err = b.measureNative(ctx); err != nil {
+			return err
+		}
 	}
-	if !o.nativeOnly {
+	if !o.nativeOnly && !o.storesOnly {
 		if r.speed, err = b.measureSpeed(ctx); err != nil {
 			return err
 		}

@@ -23,6 +23,7 @@ type results struct {
 	speed   []speed
 	memory  []memory
 	native  *native
+	stores  *stores
 }
 
 func (r results) markdown() string {
@@ -35,6 +36,9 @@ func (r results) markdown() string {
 	}
 	if r.native != nil {
 		out.WriteString(r.native.markdown())
+	}
+	if r.stores != nil {
+		out.WriteString(r.stores.markdown())
 	}
 	if len(r.speed) > 0 {
 		out.WriteString(r.archives())
