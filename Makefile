@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 TOOLS := bin/tools
-TEST_TIMEOUT ?= 60m
+TEST_TIMEOUT ?= 20m
 FUZZ_TIME ?= 60s
 
 .PHONY: help build install test lint vuln demo bench matrix fuzz bootstrap tools clean
@@ -19,9 +19,9 @@ build: ## build bin/dbbackup, stamped with git's version
 install: build ## install the program and its timer on this machine
 	scripts/install.sh
 
-test: bootstrap tools ## set up, then vet, lint, known vulnerabilities, and all tests with the race detector
+test: bootstrap tools ## set up, then vet, lint, known vulnerabilities, and all tests with the race detector: about ten minutes
 	$(MAKE) --no-print-directory lint vuln
-	$(TOOLS)/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -timeout $(TEST_TIMEOUT) ./...
+	TEST_TIMEOUT=$(TEST_TIMEOUT) scripts/test.sh
 
 lint: tools ## go vet, golangci-lint and shellcheck
 	go vet ./...

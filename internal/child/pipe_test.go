@@ -167,11 +167,11 @@ func TestPipeFailsWhenTheOutputIsHeldOpen(t *testing.T) {
 // A script that hands its output to a child of its own, and ends first.
 func TestPipeLetsTheGroupFinishItsOutput(t *testing.T) {
 	var got int64
-	_, err := Pipe(t.Context(), fake(t, "leader", "0", "write", "20000000"), func(r io.Reader) (err error) {
+	_, err := Pipe(t.Context(), fake(t, "leader", "0", "write", "1000000"), func(r io.Reader) (err error) {
 		got, err = io.Copy(io.Discard, r)
 		return err
 	})
-	if err != nil || got != 20000000 {
+	if err != nil || got != 1000000 {
 		t.Errorf("got %d bytes and %v", got, err)
 	}
 }
