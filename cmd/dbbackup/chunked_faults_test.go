@@ -166,7 +166,7 @@ func TestT12SlowCaptureOfChunksIsNotEnded(t *testing.T) {
 // T54: neither the source's settings nor the target's change a row.
 func TestT54HostileSettingsOnBothSides(t *testing.T) {
 	t.Parallel()
-	source, target := pgtest.Start(t), pgtest.Start(t)
+	source, target := shared.Start(t), shared.Start(t)
 	source.CreateDatabase(t, "odd")
 	source.Exec(t, "odd", `CREATE TABLE t AS SELECT g AS id, date '2020-03-04' + g AS day, interval '1 day -2 hours' * g AS span, now() + interval '1 hour' * g AS at,
 			1 / g::float8 AS ratio, 'back\slash' || chr(200 + g) AS word, xmlelement(name x, g) AS xml, g::text::money AS cash FROM generate_series(1, 500) g;
@@ -193,7 +193,7 @@ func TestT54HostileSettingsOnBothSides(t *testing.T) {
 // again, from what it has, a bounded number of times.
 func TestT60CaptureOfChunksOnAStandby(t *testing.T) {
 	t.Parallel()
-	primary := pgtest.Start(t, pgtest.WithSetting("max_standby_streaming_delay", "0"))
+	primary := shared.Start(t, pgtest.WithSetting("max_standby_streaming_delay", "0"))
 	db := family(t, primary)
 	standby := primary.Standby(t)
 	conflict := func() {
@@ -290,7 +290,7 @@ func TestT79DamagedBlocksAreNamed(t *testing.T) {
 	for name, options := range map[string][]pgtest.Option{"without checksums": nil, "with checksums": {pgtest.WithInitdbArgs("--data-checksums")}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := pgtest.Start(t, options...)
+			c := shared.Start(t, options...)
 			db := c.Database(t)
 			c.Exec(t, db, `CREATE TABLE heap AS SELECT g AS id, repeat('x', 500) AS note FROM generate_series(1, 1000) g;
 				CREATE TABLE toasted(id int, raw bytea); ALTER TABLE toasted ALTER raw SET STORAGE EXTERNAL;

@@ -203,7 +203,7 @@ func moved(t testing.TB, path string, fn func()) {
 // it was rewritten: nothing of the older set proves anything of them.
 func TestIncrementalOfSomethingElseIsFull(t *testing.T) {
 	t.Parallel()
-	c, other := shared.Cluster(t), pgtest.Start(t)
+	c, other := shared.Cluster(t), shared.Start(t)
 	db, store := family(t, c), newStore(t)
 	dbbackup(t, c.Env(), chunking(store, db)...).must(t, exitOK)
 	dbbackup(t, other.Env(), restoring(store, db)...).must(t, exitOK)
@@ -230,7 +230,7 @@ func TestIncrementalOfSomethingElseIsFull(t *testing.T) {
 // those that bear the same number now.
 func TestIncrementalAfterACrashThatTookTransactionsBack(t *testing.T) {
 	t.Parallel()
-	c := pgtest.Start(t, pgtest.WithSetting("wal_writer_delay", "10s"), pgtest.WithSetting("autovacuum", "off"),
+	c := shared.Start(t, pgtest.WithSetting("wal_writer_delay", "10s"), pgtest.WithSetting("autovacuum", "off"),
 		pgtest.WithSetting("checkpoint_timeout", "1h"), pgtest.WithSetting("bgwriter_lru_maxpages", "0"))
 	db, store := c.Database(t), newStore(t)
 	c.Exec(t, db, "CREATE TABLE t(id int, note text); INSERT INTO t SELECT g, 'old' FROM generate_series(1, 20) g; CHECKPOINT")

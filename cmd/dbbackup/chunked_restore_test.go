@@ -142,7 +142,7 @@ func TestT75OtherOptionsBeginAnew(t *testing.T) {
 // The server crashes under a restore: what it has not made durable is loaded again.
 func TestT75RestoreGoesOnAfterTheTargetCrashed(t *testing.T) {
 	t.Parallel()
-	source, c := shared.Cluster(t), pgtest.Start(t)
+	source, c := shared.Cluster(t), shared.Start(t)
 	db := keyless(t, source)
 	store, to := captured(t, source, db, "--mode", "chunked", "--chunk-size", "64kB"), "back"
 	args := restoring(store, db, "--target-db", to, "--jobs", "2")

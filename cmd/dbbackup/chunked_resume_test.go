@@ -122,7 +122,7 @@ func TestT13ResumeAfterTheStoreWasFull(t *testing.T) {
 // chunks that it has; one that has given up is gone on with.
 func TestT59ServerCrashes(t *testing.T) {
 	t.Parallel()
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	db := family(t, c)
 	t.Run("within the run", func(t *testing.T) {
 		store, to := newStore(t), free(t, c)

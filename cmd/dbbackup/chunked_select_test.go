@@ -207,7 +207,7 @@ func TestFlagsOfTheNativeEngine(t *testing.T) {
 // included.
 func TestMaxConnectionsHolds(t *testing.T) {
 	t.Parallel()
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	for i := range 3 {
 		c.CreateDatabase(t, fmt.Sprintf("db%d", i))
 		c.Exec(t, fmt.Sprintf("db%d", i), "CREATE TABLE t AS SELECT g, repeat('x', 1000) FROM generate_series(1, 3000) g")

@@ -11,7 +11,7 @@ import (
 // many do.
 func usedDefaults(t *testing.T) *pgtest.Cluster {
 	t.Helper()
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	for _, db := range []string{"postgres", "template1"} {
 		c.Exec(t, db, `CREATE SCHEMA mine; CREATE TABLE mine.note AS SELECT g, md5(g::text) FROM generate_series(1, 50) g;
 			CREATE INDEX ON mine.note(g); SELECT lo_from_bytea(4711, 'large'); ALTER DATABASE `+db+` SET work_mem = '5MB';
@@ -29,9 +29,9 @@ func TestDatabasesOfInitdbComeBack(t *testing.T) {
 		store := newStore(t)
 		dbbackup(t, source.Env(), "backup", "cluster", "--store", store, "--mode", mode).must(t, exitOK)
 		restore := []string{"restore", "cluster", "--store", store}
-		target := pgtest.Start(t)
+		target := shared.Start(t)
 		if mode == "directory" {
-			target = pgtest.Start(t, pgtest.WithInitdbArgs("--encoding=LATIN1", "--locale=C"))
+			target = shared.Start(t, pgtest.WithInitdbArgs("--encoding=LATIN1", "--locale=C"))
 		}
 		dbbackup(t, target.Env(), restore...).must(t, exitOK)
 		compareClusters(t, source, target)
@@ -42,12 +42,12 @@ func TestDatabasesOfInitdbComeBack(t *testing.T) {
 
 // Filling in place is all or nothing.
 func TestRefusedFillLeavesTheDatabaseEmpty(t *testing.T) {
-	source := pgtest.Start(t)
+	source := shared.Start(t)
 	source.Exec(t, "postgres", `CREATE TABLE before AS SELECT 1 AS one; CREATE TABLE twins(k int); CREATE UNIQUE INDEX only_once ON twins(k);
 		INSERT INTO twins VALUES (7); UPDATE pg_index SET indisready = false, indisvalid = false WHERE indexrelid = 'only_once'::regclass`)
 	source.Exec(t, "postgres", `INSERT INTO twins VALUES (7)`)
 	source.Exec(t, "postgres", `UPDATE pg_index SET indisready = true, indisvalid = true WHERE indexrelid = 'only_once'::regclass`)
-	target := pgtest.Start(t)
+	target := shared.Start(t)
 	for _, mode := range []string{"custom", "plain"} {
 		store := newStore(t)
 		dbbackup(t, source.Env(), "backup", "cluster", "--store", store, "--mode", mode).must(t, exitOK)
@@ -58,7 +58,7 @@ func TestRefusedFillLeavesTheDatabaseEmpty(t *testing.T) {
 
 // Roles that exist are kept as they are, and what differs is said.
 func TestRolesThatExistAreKept(t *testing.T) {
-	source, target := pgtest.Start(t), pgtest.Start(t)
+	source, target := shared.Start(t), shared.Start(t)
 	source.Exec(t, "postgres", `CREATE ROLE app LOGIN CREATEDB PASSWORD 'theirs'; CREATE ROLE team; GRANT team TO app; CREATE ROLE fresh LOGIN PASSWORD 'new'`)
 	target.Exec(t, "postgres", `CREATE ROLE app NOLOGIN PASSWORD 'ours'; CREATE ROLE team`)
 	const roles = `SELECT rolname, rolcanlogin, rolcreatedb, md5(rolpassword) FROM pg_authid WHERE rolname = 'app'`
@@ -81,7 +81,7 @@ func TestRolesThatExistAreKept(t *testing.T) {
 
 // T72: a tablespace comes back with its properties when its place is there.
 func TestT72TablespaceComesBack(t *testing.T) {
-	source, target := pgtest.Start(t), pgtest.Start(t)
+	source, target := shared.Start(t), shared.Start(t)
 	makeTablespace(t, source, "fast")
 	source.Exec(t, "postgres", `CREATE ROLE app; ALTER TABLESPACE fast OWNER TO app; GRANT CREATE ON TABLESPACE fast TO pg_monitor`)
 	source.Exec(t, "postgres", `ALTER TABLESPACE fast SET (random_page_cost = 1.5)`)

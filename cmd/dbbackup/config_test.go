@@ -11,8 +11,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
-
-	"dbbackup/internal/pgtest"
 )
 
 // setting is a key of the config file and the other ways to set it. Values are
@@ -306,7 +304,7 @@ func TestCompressionIsCappedWithOneNotice(t *testing.T) {
 
 func TestSectionsOfTheConfigFile(t *testing.T) {
 	t.Parallel()
-	server := pgtest.Start(t)
+	server := shared.Start(t)
 	plain, custom := server.Database(t), server.Database(t)
 	for _, db := range []string{plain, custom} {
 		server.Exec(t, db, "CREATE TABLE kept AS SELECT 1 a; CREATE TABLE scratch AS SELECT 2 a")

@@ -73,7 +73,7 @@ func fullDatabase(t testing.TB, c *pgtest.Cluster, db string) {
 
 func TestDrillOfAClusterIsRecordedListedAndMeasured(t *testing.T) {
 	t.Parallel()
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	makeTablespace(t, c, "fast")
 	c.Exec(t, "postgres", "CREATE ROLE teller LOGIN PASSWORD 'secret'; GRANT CREATE ON TABLESPACE fast TO teller")
 	fullDatabase(t, c, "app")
@@ -136,7 +136,7 @@ func TestDrillOfAClusterIsRecordedListedAndMeasured(t *testing.T) {
 }
 
 func TestDrillOfASingleDatabaseInEachMode(t *testing.T) {
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	makeTablespace(t, c, "fast")
 	c.Exec(t, "postgres", "CREATE ROLE teller")
 	fullDatabase(t, c, "app")
@@ -163,7 +163,7 @@ func TestDrillOfASingleDatabaseInEachMode(t *testing.T) {
 // roles and tablespaces come from the set, too.
 func TestDrillOfTheZoo(t *testing.T) {
 	t.Parallel()
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	c.CreateDatabase(t, "zoo")
 	zoo.Load(t, c, "zoo")
 	for _, args := range [][]string{{"cluster", "--mode", "chunked"}, {"single", "zoo", "--mode", "chunked"}, {"single", "zoo", "--mode", "plain"}} {
@@ -274,7 +274,7 @@ func TestDrillThatPassesAfterOneThatFailed(t *testing.T) {
 
 // A drill on a server that is in use leaves it as it was, whatever it finds.
 func TestDrillTargetIsLeftAsItWas(t *testing.T) {
-	source, target := pgtest.Start(t), pgtest.Start(t)
+	source, target := shared.Start(t), shared.Start(t)
 	makeTablespace(t, source, "fast")
 	source.Exec(t, "postgres", "CREATE ROLE teller")
 	fullDatabase(t, source, "app")
@@ -360,7 +360,7 @@ func sleepsIn(t testing.TB, folder string) bool {
 func TestDrillTargetThatIsInterruptedIsLeftAsItWas(t *testing.T) {
 	for _, mode := range []string{"custom", "chunked"} {
 		t.Run(mode, func(t *testing.T) {
-			c := pgtest.Start(t)
+			c := shared.Start(t)
 			store := captured(t, c, slowRestore(t, c), "--mode", mode)
 			before := databasesOf(t, c)
 			r := start(t, nil, "verify", "--drill", "--drill-target", c.URI("postgres"), "--store", store)

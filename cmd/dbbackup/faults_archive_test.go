@@ -28,7 +28,7 @@ import (
 // transaction counter proves that nothing was written.
 func quietCluster(t testing.TB) *pgtest.Cluster {
 	t.Helper()
-	return pgtest.Start(t, pgtest.WithSetting("autovacuum", "off"))
+	return shared.Start(t, pgtest.WithSetting("autovacuum", "off"))
 }
 
 func transactions(t testing.TB, c *pgtest.Cluster) string {

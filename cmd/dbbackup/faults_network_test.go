@@ -170,7 +170,7 @@ func TestT85BlackHoleFromTheBeginning(t *testing.T) {
 // its own, goes on. Workers that come later could not import the snapshot.
 func TestT86LostSnapshotIsNoticedDuringTheRun(t *testing.T) {
 	t.Parallel()
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	db := smallDatabase(t, c)
 	folder, store := t.TempDir(), newStore(t)
 	env := shim(t, c, fmt.Sprintf(`

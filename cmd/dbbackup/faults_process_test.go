@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"dbbackup/internal/pgtest"
 )
 
 // T01: pg_dump is killed while it writes.
@@ -40,7 +38,7 @@ kill -9 $$`)
 // T02: one pg_dump of three writes everything and fails then.
 func TestT02OneFailedDatabaseFailsTheRun(t *testing.T) {
 	t.Parallel()
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	for _, db := range []string{"one", "two", "three"} {
 		c.CreateDatabase(t, db)
 		c.Exec(t, db, "CREATE TABLE t AS SELECT 1 AS x")

@@ -51,7 +51,7 @@ func wantOmission(t testing.TB, m backupset.Manifest, database, object string) {
 // rows that it does not see.
 func TestT53RowSecurityIsRefused(t *testing.T) {
 	t.Parallel()
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	db := c.Database(t)
 	c.Exec(t, db, `
 		CREATE TABLE filtered AS SELECT g FROM generate_series(1, 1000) g;
@@ -83,7 +83,7 @@ func TestT53RowSecurityIsRefused(t *testing.T) {
 // T54: what the role and the database set must not change what is captured.
 func TestT54HostileSettingsOfTheSource(t *testing.T) {
 	t.Parallel()
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	db := c.Database(t)
 	c.Exec(t, db, `CREATE TABLE t AS SELECT g AS id, date '2020-03-04' + g AS day, interval '1 day -2 hours' * g AS span,
 			1 / g::float8 AS ratio, 'back\slash' || chr(200 + g) AS word, decode('00ff5c27', 'hex') AS raw FROM generate_series(1, 500) g;
@@ -163,7 +163,7 @@ func provoke(t *testing.T, primary *pgtest.Cluster, db, folder string, times int
 // tried again, a bounded number of times, and the advice is printed.
 func TestT60Standby(t *testing.T) {
 	t.Parallel()
-	primary := pgtest.Start(t, pgtest.WithSetting("max_standby_streaming_delay", "0"))
+	primary := shared.Start(t, pgtest.WithSetting("max_standby_streaming_delay", "0"))
 	db := smallDatabase(t, primary)
 	primary.Exec(t, db, "CREATE UNLOGGED TABLE gone AS SELECT 1 AS x")
 	standby := primary.Standby(t)
@@ -215,7 +215,7 @@ func TestT60Standby(t *testing.T) {
 // T62: more tables than the server has room for locks.
 func TestT62TooManyTablesForTheLockTable(t *testing.T) {
 	t.Parallel()
-	c := pgtest.Start(t, pgtest.WithSetting("max_locks_per_transaction", "10"), pgtest.WithSetting("max_connections", "10"))
+	c := shared.Start(t, pgtest.WithSetting("max_locks_per_transaction", "10"), pgtest.WithSetting("max_connections", "10"))
 	db := c.Database(t)
 	makeTables := func(from, to int) {
 		c.Exec(t, db, fmt.Sprintf(`DO $$ BEGIN FOR i IN %d..%d LOOP EXECUTE format('CREATE TABLE t%%s (i int)', i); COMMIT; END LOOP; END $$`, from, to))
@@ -239,7 +239,7 @@ func TestT62TooManyTablesForTheLockTable(t *testing.T) {
 // with it (B4).
 func TestT62OthersAreStillCaptured(t *testing.T) {
 	t.Parallel()
-	c := pgtest.Start(t, pgtest.WithSetting("max_locks_per_transaction", "10"), pgtest.WithSetting("max_connections", "10"))
+	c := shared.Start(t, pgtest.WithSetting("max_locks_per_transaction", "10"), pgtest.WithSetting("max_connections", "10"))
 	c.CreateDatabase(t, "many")
 	c.CreateDatabase(t, "few")
 	c.Exec(t, "many", `DO $$ BEGIN FOR i IN 1..200 LOOP EXECUTE format('CREATE TABLE t%s (i int)', i); COMMIT; END LOOP; END $$`)
@@ -258,7 +258,7 @@ func TestT62OthersAreStillCaptured(t *testing.T) {
 // declared.
 func TestT101ModestRoleDeclaresWhatItLeavesOut(t *testing.T) {
 	t.Parallel()
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	c.CreateDatabase(t, "app")
 	c.CreateDatabase(t, "closed")
 	c.Exec(t, "app", `CREATE TABLE t AS SELECT generate_series(1, 10) i;
@@ -290,7 +290,7 @@ func TestT101ModestRoleDeclaresWhatItLeavesOut(t *testing.T) {
 // T101: whether role verifiers are in a set is in its manifest, and is true.
 func TestT101GlobalsSayWhetherTheyHoldPasswords(t *testing.T) {
 	t.Parallel()
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	plain := loginRole(t, c, "plain", "secret", "")
 	c.Exec(t, "postgres", "GRANT SELECT ON ALL TABLES IN SCHEMA pg_catalog TO PUBLIC; REVOKE ALL ON pg_authid FROM PUBLIC")
 	for name, test := range map[string]struct {
@@ -336,7 +336,7 @@ func TestT101ClosedDatabaseAloneIsRefused(t *testing.T) {
 // captured again.
 func TestServerThatComesBackIsTriedAgain(t *testing.T) {
 	t.Parallel()
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	db := smallDatabase(t, c)
 	folder, store := t.TempDir(), newStore(t)
 	env := shim(t, c, fmt.Sprintf(`
@@ -362,7 +362,7 @@ func loggingTo(file string) []string {
 
 func TestServerThatIsNotUpYetIsWaitedFor(t *testing.T) {
 	t.Parallel()
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	db := smallDatabase(t, c)
 	c.Stop(t)
 	log, store := filepath.Join(t.TempDir(), "log"), newStore(t)
@@ -380,7 +380,7 @@ func TestServerThatIsNotUpYetIsWaitedFor(t *testing.T) {
 
 func TestServerThatStaysAwayIsGivenUp(t *testing.T) {
 	t.Parallel()
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	c.Stop(t)
 	store, began := newStore(t), time.Now()
 	got := dbbackup(t, c.Env(), "backup", "cluster", "--store", store)
@@ -399,7 +399,7 @@ func TestServerThatStaysAwayIsGivenUp(t *testing.T) {
 // An interrupted wait for the server ends at once.
 func TestWaitForTheServerCanBeInterrupted(t *testing.T) {
 	t.Parallel()
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	c.Stop(t)
 	log := filepath.Join(t.TempDir(), "log")
 	r := startUnder(t, c.Env(), loggingTo(log), "probe")

@@ -28,7 +28,7 @@ func TestT44GoldenSetOfVersion1StillRestores(t *testing.T) {
 	t.Parallel()
 	store := goldenStore(t)
 	dbbackup(t, nil, "verify", "latest", "--store", store, "--pg-bin", pgtest.BinDir(t, 0)).want(t, exitOK)
-	target := pgtest.Start(t)
+	target := shared.Start(t)
 	dbbackup(t, target.Env(), "restore", "cluster", "--store", store, "--pg-bin", target.BinDir).must(t, exitOK)
 	for _, mode := range []string{"custom", "plain", "directory"} {
 		db := "golden_" + mode
@@ -56,7 +56,7 @@ func TestT44GoldenSetsOfVersion2StillRestore(t *testing.T) {
 	if err := os.CopyFS(store, os.DirFS(filepath.Join("..", "..", "internal", "backupset", "testdata", "golden-v2"))); err != nil {
 		t.Fatal(err)
 	}
-	target := pgtest.Start(t)
+	target := shared.Start(t)
 	target.Exec(t, "postgres", "CREATE ROLE keeper")
 	for set, notes := range map[string]string{"golden-20261125T084542Z": "50", "golden-20261125T084545Z": "51"} {
 		dbbackup(t, nil, "verify", set, "--store", store, "--pg-bin", target.BinDir).want(t, exitOK)

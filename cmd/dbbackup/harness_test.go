@@ -19,7 +19,7 @@ import (
 
 // shared is the cluster of tests that need nothing special of their server.
 // Tests that change roles, settings or databases of a fixed name start their
-// own with pgtest.Start.
+// own with shared.Start.
 var shared pgtest.Shared
 
 // runLimit ends a process that hangs, long before the tests' own time limit.

@@ -32,13 +32,13 @@ func rolesAndPlaces(t testing.TB, c *pgtest.Cluster) {
 
 // T72: all that a server lacks comes in one list, before anything is written.
 func TestT72MissingRolesPlacesAndExtensions(t *testing.T) {
-	source := pgtest.Start(t)
+	source := shared.Start(t)
 	rolesAndPlaces(t, source)
 	store := captured(t, source, "app", "--mode", "custom")
 	edit(t, store, func(_ string, m *backupset.Manifest) {
 		m.Databases[0].Extensions = append(m.Databases[0].Extensions, "no_such_extension")
 	})
-	target := pgtest.Start(t)
+	target := shared.Start(t)
 	dbbackup(t, target.Env(), restoring(store, "app")...).want(t, exitPrecondition,
 		"role owner_a", "role reader_a", "role grantor_a", "tablespace fast", "extension no_such_extension", "--map-role", "--map-tablespace", "nothing was written")
 	if left := databasesOf(t, target); len(left) != 3 {
@@ -49,7 +49,7 @@ func TestT72MissingRolesPlacesAndExtensions(t *testing.T) {
 // T72: --map-role and --map-tablespace reach everything that names a role or a
 // place, and an event trigger of the database does not get in their way (T78).
 func TestT72MappedRolesAndPlaces(t *testing.T) {
-	source, target := pgtest.Start(t), pgtest.Start(t)
+	source, target := shared.Start(t), shared.Start(t)
 	rolesAndPlaces(t, source)
 	makeTablespace(t, target, "slow")
 	target.Exec(t, "postgres", `CREATE ROLE owner_b; CREATE ROLE "reader b"; CREATE ROLE grantor_b`)
@@ -89,7 +89,7 @@ var mappedFacts = []struct{ query, want string }{
 // Without owners and privileges nothing asks for roles but policies and user
 // mappings, which are named.
 func TestT72NoOwnerNoACL(t *testing.T) {
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	c.Exec(t, "postgres", "CREATE ROLE gone")
 	db := smallDatabase(t, c)
 	c.Exec(t, db, "ALTER TABLE accounts OWNER TO gone; GRANT SELECT ON branches TO gone; ALTER DATABASE "+pgtest.Quote(db)+" OWNER TO gone")

@@ -10,8 +10,6 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
-
-	"dbbackup/internal/pgtest"
 )
 
 // textfile is a metrics file as the node exporter reads it.
@@ -60,7 +58,7 @@ func (f textfile) wantRecent(t *testing.T, name, database string, since time.Tim
 
 func TestMetricsOfAClusterWithOddNamesAndAFailure(t *testing.T) {
 	t.Parallel()
-	server := pgtest.Start(t)
+	server := shared.Start(t)
 	began := time.Now()
 	odd := "a \"quoted\"\\ ü\nname"
 	for _, db := range []string{odd, "good", "bad"} {

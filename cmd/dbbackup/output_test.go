@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"dbbackup/internal/pgtest"
 )
 
 // pages returns the path of every help page.
@@ -212,7 +210,7 @@ func withoutLongWords(text string) string {
 
 func TestProbeFitsTheScreen(t *testing.T) {
 	t.Parallel()
-	server := pgtest.Start(t)
+	server := shared.Start(t)
 	long := strings.Repeat("long_name_", 6)
 	server.CreateDatabase(t, long)
 	server.Exec(t, long, `CREATE TABLE "a table with a name that is longer than its column" AS SELECT 1`)

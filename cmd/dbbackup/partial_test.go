@@ -3,14 +3,12 @@ package main
 import (
 	"strings"
 	"testing"
-
-	"dbbackup/internal/pgtest"
 )
 
 // A set in which a database failed keeps the others, and says so wherever
 // somebody could take it for a whole one (B4).
 func TestPartialSetIsNeverTakenForAWholeOne(t *testing.T) {
-	source := pgtest.Start(t)
+	source := shared.Start(t)
 	source.CreateDatabase(t, "good")
 	source.CreateDatabase(t, "bad")
 	source.Exec(t, "good", "CREATE TABLE t AS SELECT 7 AS seven")
@@ -27,7 +25,7 @@ func TestPartialSetIsNeverTakenForAWholeOne(t *testing.T) {
 		t.Errorf("list: got %s, want PARTIAL and the failed database", list.stdout)
 	}
 
-	target := pgtest.Start(t)
+	target := shared.Start(t)
 	latest := dbbackup(t, target.Env(), "restore", "cluster", "--store", store)
 	latest.want(t, exitNotFound, "passed over", "name it with --set")
 	if hasDatabase(t, target, "good") {

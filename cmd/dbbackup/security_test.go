@@ -87,7 +87,7 @@ func wantAbsent(t *testing.T, folder string, texts []string, except func(name, t
 func TestT94SecretsStayWhereTheyBelong(t *testing.T) {
 	t.Parallel()
 	const password, setting = "CanaryPassword4711", "CanarySetting4712"
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	c.CreateDatabase(t, "app")
 	c.Exec(t, "app", "CREATE TABLE t AS SELECT generate_series(1, 1000) i")
 	env := loginRole(t, c, "keeper", password, "SUPERUSER")
@@ -205,7 +205,7 @@ func TestT94ErrorsDoNotRepeatPasswords(t *testing.T) {
 // for its children.
 func TestT95AnyPasswordWorks(t *testing.T) {
 	t.Parallel()
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	db := smallDatabase(t, c)
 	for i, password := range []string{`co:lon ba\ck'quote"`, " spaces around ", "sp ace", "new\nline", "emoji 😀 ü %41+&=?#/@", `\`, `'`} {
 		name := "role" + strconv.Itoa(i)
@@ -339,7 +339,7 @@ func TestT97ServerWithoutTLSIsToldNothing(t *testing.T) {
 func TestT97CertificateOfAnotherIsRefused(t *testing.T) {
 	t.Parallel()
 	const host = "db.example.test"
-	c := pgtest.Start(t, pgtest.WithTLS(host), pgtest.WithSetting("log_connections", "on"),
+	c := shared.Start(t, pgtest.WithTLS(host), pgtest.WithSetting("log_connections", "on"),
 		pgtest.WithHBA("hostnossl all keeper all reject", "hostssl all keeper all scram-sha-256"))
 	db := smallDatabase(t, c)
 	env := loginRole(t, c, "keeper", "Canary", "SUPERUSER")

@@ -100,7 +100,7 @@ func TestT65UnknownTableIsRefused(t *testing.T) {
 // T64: whatever a database is called, it is the one that is captured and
 // restored, and its name is data only.
 func TestT64HostileDatabaseNames(t *testing.T) {
-	source, target := pgtest.Start(t), pgtest.Start(t)
+	source, target := shared.Start(t), shared.Start(t)
 	names := zoo.HostileDatabases()
 	for _, name := range names {
 		source.CreateDatabase(t, name)

@@ -14,7 +14,7 @@ import (
 // message says how it can be.
 func TestT78ReadOnlyServer(t *testing.T) {
 	source := shared.Cluster(t)
-	target := pgtest.Start(t, pgtest.WithSetting("default_transaction_read_only", "on"))
+	target := shared.Start(t, pgtest.WithSetting("default_transaction_read_only", "on"))
 	db := smallDatabase(t, source)
 	for _, mode := range []string{"custom", "plain"} {
 		store := captured(t, source, db, "--mode", mode)
@@ -45,7 +45,7 @@ func TestT78ReadOnlyDatabaseWithARaisingEventTrigger(t *testing.T) {
 // name that was asked for is not taken, and other databases do not notice.
 func TestT78FullDisk(t *testing.T) {
 	needRoot(t)
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	full, err := c.MakeDir("full")
 	if err != nil {
 		t.Fatal(err)

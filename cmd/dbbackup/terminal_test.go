@@ -14,7 +14,7 @@ var barLine = regexp.MustCompile(`(?m)^.{18} \[[=> ]{10,}\] `)
 
 func TestBackupOnATerminal(t *testing.T) {
 	t.Parallel()
-	server := pgtest.Start(t)
+	server := shared.Start(t)
 	long := "a_name_that_is_longer_than_any_column_of_the_table"
 	for _, db := range []string{"first", "second", long} {
 		server.CreateDatabase(t, db)

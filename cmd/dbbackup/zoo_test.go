@@ -17,7 +17,7 @@ import (
 // belongs to no database, into a fresh cluster: by this program, and by hand with
 // PostgreSQL's own.
 func TestT66ZooReturnsEqual(t *testing.T) {
-	source := pgtest.Start(t)
+	source := shared.Start(t)
 	source.CreateDatabase(t, "zoo")
 	zoo.Load(t, source, "zoo")
 	eachMode(t, func(t *testing.T, mode string) {
@@ -71,7 +71,7 @@ func restoreByHand(t *testing.T, target *pgtest.Cluster, set, mode string) {
 // on one machine it cannot lie where the source's does.
 func freshTarget(t *testing.T, options ...pgtest.Option) *pgtest.Cluster {
 	t.Helper()
-	c := pgtest.Start(t, options...)
+	c := shared.Start(t, options...)
 	makeTablespace(t, c, "zoo_space")
 	return c
 }

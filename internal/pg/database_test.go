@@ -56,7 +56,7 @@ func described(t *testing.T, c *pgtest.Cluster, name string) Database {
 
 // What CreateSQL and PropertiesSQL make is what was described.
 func TestPropertiesSurvive(t *testing.T) {
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	d := oddDatabase(t, c, "ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C.UTF-8'")
 	if len(d.Settings) != 7 || len(d.Grants) < 5 || !d.Template || d.ConnectionLimit != 7 || !strings.Contains(d.Comment, "表") {
 		t.Fatalf("the test's own database lacks something: %+v", d)
@@ -97,7 +97,7 @@ func effective(t *testing.T, c *pgtest.Cluster, db string) string {
 }
 
 func TestICUSurvives(t *testing.T) {
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	conn := connect(t, resolve(t, paramsOf(c)), "postgres")
 	if has, err := conn.HasICU(t.Context()); err != nil || !has || c.VersionNum < 150000 {
 		t.Skipf("no databases with ICU here: %v", err)

@@ -64,13 +64,34 @@ func Open(opts ...Option) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.initialise(cfg); err != nil {
-		return nil, errors.Join(err, c.Close())
-	}
-	if err := c.startOnFreePort(cfg); err != nil {
+	if err := c.build(cfg); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
+}
+
+// build makes the data and starts the server.
+func (c *Cluster) build(cfg config) error {
+	password := c.Password
+	var err error
+	if cfg.template == nil {
+		err = c.initdb(cfg.initdbArgs)
+	} else {
+		err = c.copyData(cfg.template)
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.configure(cfg); err != nil {
+		return err
+	}
+	if err := c.startOnFreePort(cfg); err != nil {
+		return err
+	}
+	if cfg.template == nil {
+		return nil
+	}
+	return c.takePassword(password)
 }
 
 // Close stops the server at once and removes the cluster's folder. Closing
@@ -142,8 +163,8 @@ func newCluster(cfg config, bin string) (*Cluster, error) {
 	return c, nil
 }
 
-// initialise runs initdb and writes all configuration but the port.
-func (c *Cluster) initialise(cfg config) error {
+// initdb makes the data.
+func (c *Cluster) initdb(more []string) error {
 	pwfile := filepath.Join(c.dir, "password")
 	if err := c.owner.writeFile(pwfile, c.Password+"\n"); err != nil {
 		return err
@@ -152,12 +173,14 @@ func (c *Cluster) initialise(cfg config) error {
 		"--pgdata=" + c.DataDir, "--username=" + c.User, "--pwfile=" + pwfile, "--auth=scram-sha-256",
 		"--encoding=UTF8", "--locale=C.UTF-8", "--no-sync",
 	}
-	if err := c.runTool("initdb", append(args, cfg.initdbArgs...)...); err != nil {
+	if err := c.runTool("initdb", append(args, more...)...); err != nil {
 		return err
 	}
-	if err := os.Remove(pwfile); err != nil {
-		return err
-	}
+	return os.Remove(pwfile)
+}
+
+// configure writes all configuration but the port.
+func (c *Cluster) configure(cfg config) error {
 	settings := cfg.settings
 	if cfg.tlsHosts != nil {
 		lines, err := c.writeCertificates(cfg.tlsHosts)

@@ -52,6 +52,27 @@ func TestStart(t *testing.T) {
 	}
 }
 
+// Clusters that share the work of initdb are as strange to each other as any.
+func TestCopiesOfATemplateAreClustersOfTheirOwn(t *testing.T) {
+	identifiers, passwords := map[string]bool{}, map[string]bool{}
+	for _, c := range []*pgtest.Cluster{pgtest.Start(t), shared.Start(t), shared.Start(t), shared.Start(t, pgtest.WithPassword("it's mine"))} {
+		identifiers[c.QueryString(t, "postgres", "SELECT system_identifier FROM pg_control_system()")] = true
+		passwords[c.Password] = true
+		c.Exec(t, "postgres", "CREATE TABLE t AS SELECT 42 AS answer")
+		c.Kill(t)
+		c.Restart(t) // reads the WAL, whose identifier must be the same
+		if got := c.QueryString(t, "postgres", "SELECT answer FROM t"); got != "42" {
+			t.Errorf("after a crash: got %s, want 42", got)
+		}
+		if out, err := exec.Command(filepath.Join(c.BinDir, "pg_controldata"), c.DataDir).CombinedOutput(); err != nil || strings.Contains(string(out), "WARNING") {
+			t.Errorf("pg_controldata: %v: %s", err, out)
+		}
+	}
+	if len(identifiers) != 4 || len(passwords) != 4 {
+		t.Errorf("4 clusters have %d system identifiers and %d passwords", len(identifiers), len(passwords))
+	}
+}
+
 func TestPasswordIsNeeded(t *testing.T) {
 	c := shared.Cluster(t)
 	for _, host := range []string{c.Host, c.Socket} {

@@ -15,6 +15,7 @@ type config struct {
 	tlsHosts   []string
 	password   string
 	detached   bool
+	template   *Cluster // whose data is copied; nil: initdb makes it
 }
 
 // WithMajor asks for a major version of PostgreSQL, e.g. 15.
@@ -64,6 +65,11 @@ func WithPassword(password string) Option {
 // outlive this process. Attach finds it again; Close on either ends it.
 func Detached(dir string) Option {
 	return func(c *config) { c.dir, c.detached = dir, true }
+}
+
+// like makes the cluster a copy of a template.
+func like(template *Cluster) Option {
+	return func(c *config) { c.template = template }
 }
 
 func settingLine(name, value string) string {

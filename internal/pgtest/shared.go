@@ -19,13 +19,20 @@ import (
 //		db := c.Database(t)
 //		...
 //
-// Tests that change settings, roles or the server's state start their own.
+// Tests that change settings, roles or the server's state start their own, for
+// which initdb needs to run only once:
+//
+//	c := shared.Start(t)
 type Shared struct {
 	Options []Option
 
 	once    sync.Once
 	cluster *Cluster
 	err     error
+
+	templateOnce sync.Once
+	template     *Cluster
+	templateErr  error
 }
 
 // Cluster returns the package's cluster. It lives until Run returns.
@@ -39,15 +46,32 @@ func (s *Shared) Cluster(tb testing.TB) *Cluster {
 	return s.cluster
 }
 
+// Start is the function Start, but faster.
+func (s *Shared) Start(tb testing.TB, opts ...Option) *Cluster {
+	tb.Helper()
+	cfg := apply(opts)
+	BinDir(tb, cfg.major)
+	if cfg.major != 0 || cfg.initdbArgs != nil || cfg.detached {
+		return Start(tb, opts...)
+	}
+	s.templateOnce.Do(func() { s.template, s.templateErr = openTemplate() })
+	if s.templateErr != nil {
+		tb.Fatal(s.templateErr)
+	}
+	return Start(tb, append(opts, like(s.template))...)
+}
+
 // Run runs the package's tests, closes the cluster and returns the exit code.
 func (s *Shared) Run(m *testing.M) int {
 	code := m.Run()
-	if s.cluster == nil {
-		return code
-	}
-	if err := s.cluster.Close(); err != nil {
-		fmt.Fprintln(os.Stderr, "close shared cluster:", err)
-		return 1
+	for _, c := range []*Cluster{s.cluster, s.template} {
+		if c == nil {
+			continue
+		}
+		if err := c.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, "close shared cluster:", err)
+			return 1
+		}
 	}
 	return code
 }

@@ -154,7 +154,7 @@ func (s *site) settle(t *testing.T) {
 // A standby is the same server at another time: chunks of the primary are right
 // there when it has come as far, and not before. Once promoted it has a history of its own.
 func TestProofOnStandby(t *testing.T) {
-	c := pgtest.Start(t, pgtest.WithHBA("host all all 127.0.0.1/32 trust"))
+	c := shared.Start(t, pgtest.WithHBA("host all all 127.0.0.1/32 trust"))
 	c.CreateDatabase(t, "app")
 	s := newSite(t, c, "app")
 	c.Exec(t, s.db, "CREATE TABLE t (i int, n int) WITH (fillfactor = 50); INSERT INTO t SELECT i, 0 FROM generate_series(1, 3000) i")
@@ -211,7 +211,7 @@ func rowsIn(t *testing.T, s *site, c captured, condition string) string {
 // A crash undoes what was committed without waiting for the disk, and gives its
 // transaction ids to others.
 func TestProofAfterCrash(t *testing.T) {
-	c := pgtest.Start(t, pgtest.WithHBA("host all all 127.0.0.1/32 trust"),
+	c := shared.Start(t, pgtest.WithHBA("host all all 127.0.0.1/32 trust"),
 		pgtest.WithSetting("synchronous_commit", "off"), pgtest.WithSetting("wal_writer_delay", "2s"),
 		pgtest.WithSetting("bgwriter_lru_maxpages", "0"), pgtest.WithSetting("autovacuum", "off"))
 	c.CreateDatabase(t, "app")
@@ -310,7 +310,7 @@ func damage(t *testing.T, path string, change func([]byte) []byte) {
 
 // Transaction ids have 32 bits, and begin again.
 func TestProofAcrossWraparound(t *testing.T) {
-	c := pgtest.Start(t, pgtest.WithHBA("host all all 127.0.0.1/32 trust"), pgtest.WithSetting("autovacuum", "off"))
+	c := shared.Start(t, pgtest.WithHBA("host all all 127.0.0.1/32 trust"), pgtest.WithSetting("autovacuum", "off"))
 	c.CreateDatabase(t, "app")
 	s := newSite(t, c, "app")
 	c.Exec(t, s.db, "CREATE TABLE t (i int, n int) WITH (fillfactor = 50); INSERT INTO t SELECT i, 0 FROM generate_series(1, 3000) i")

@@ -11,7 +11,7 @@ import (
 // A role that may not ask who the server is backs up all the same, and all of it
 // each time.
 func TestRoleThatMayNotAsk(t *testing.T) {
-	c := pgtest.Start(t, pgtest.WithHBA("host all all 127.0.0.1/32 trust"))
+	c := shared.Start(t, pgtest.WithHBA("host all all 127.0.0.1/32 trust"))
 	c.CreateDatabase(t, "app")
 	s := newSite(t, c, "app")
 	c.Exec(t, "postgres", "CREATE ROLE reader LOGIN BYPASSRLS; GRANT pg_read_all_data TO reader")

@@ -73,7 +73,7 @@ func TestT63WideValues(t *testing.T) {
 	if os.Getenv("DBBACKUP_TEST_WIDE") == "" {
 		t.Skip("DBBACKUP_TEST_WIDE=1 runs it")
 	}
-	c := pgtest.Start(t, pgtest.WithHBA("host all all 127.0.0.1/32 trust"), pgtest.WithSetting("autovacuum", "off"))
+	c := shared.Start(t, pgtest.WithHBA("host all all 127.0.0.1/32 trust"), pgtest.WithSetting("autovacuum", "off"))
 	c.CreateDatabase(t, "app")
 	s := newSite(t, c, "app")
 	c.Exec(t, s.db, `CREATE TABLE b (id text PRIMARY KEY, a bytea, b bytea, c bytea);

@@ -98,7 +98,7 @@ func TestFailedCaptureLeavesNothing(t *testing.T) {
 }
 
 func TestServerThatWentAwayIsUnavailable(t *testing.T) {
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	src := source(t, c)
 	started, released := filepath.Join(t.TempDir(), "started"), filepath.Join(t.TempDir(), "released")
 	src = src.shim(t, fmt.Sprintf("touch %s; until [ -e %s ]; do sleep 0.02; done", started, released))

@@ -71,7 +71,7 @@ func TestReportTellsTheLastWord(t *testing.T) {
 // PGOPTIONS splits at spaces and knows backslashes: a tablespace's name must
 // survive that.
 func TestSettingsReachTheSession(t *testing.T) {
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	src := source(t, c)
 	for i, name := range []string{`my "odd" space\ x`, `ends in backslash\`, " -c work_mem=64kB ", "tab\tline\nfeed\rform\fvertical\v.", `it's \' $(x)`} {
 		folder, err := c.MakeDir("space" + string(rune('a'+i)))

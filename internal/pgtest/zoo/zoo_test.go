@@ -18,7 +18,7 @@ var shared pgtest.Shared
 func TestMain(m *testing.M) { os.Exit(shared.Run(m)) }
 
 func TestRoundTripWithPostgreSQLsOwnTools(t *testing.T) {
-	a, b := shared.Cluster(t), pgtest.Start(t)
+	a, b := shared.Cluster(t), shared.Start(t)
 	db := a.Database(t)
 	zoo.Load(t, a, db)
 	zoo.LoadGlobals(t, b)
@@ -38,11 +38,11 @@ func TestRoundTripIntoANewerVersion(t *testing.T) {
 	if len(majors) < 2 {
 		t.Skip("there is one version of PostgreSQL only")
 	}
-	a := pgtest.Start(t, pgtest.WithMajor(majors[0]))
+	a := shared.Start(t, pgtest.WithMajor(majors[0]))
 	db := a.Database(t)
 	zoo.Load(t, a, db)
 	for _, major := range majors[1:] {
-		b := pgtest.Start(t, pgtest.WithMajor(major))
+		b := shared.Start(t, pgtest.WithMajor(major))
 		zoo.LoadGlobals(t, b)
 		zoo.Reference(t, a, db, b)
 		zoo.Compare(t, a, db, b, db)
@@ -139,7 +139,7 @@ func mentions(differences []string, want string) bool {
 }
 
 func TestCompareGlobalsFindsPlantedDifferences(t *testing.T) {
-	a, b := pgtest.Start(t), pgtest.Start(t)
+	a, b := shared.Start(t), shared.Start(t)
 	zoo.LoadGlobals(t, a)
 	zoo.LoadGlobals(t, b)
 	// A password's verifier is salted: two clusters share it only by copying.
@@ -190,7 +190,7 @@ func TestHostileDatabasesRoundTrip(t *testing.T) {
 }
 
 func TestHostileSettingsHarmOthersOnly(t *testing.T) {
-	c := pgtest.Start(t)
+	c := shared.Start(t)
 	db := c.Database(t)
 	zoo.HostileSettings(t, c, db, "postgres")
 	if got := c.QueryString(t, db, "SELECT date '2020-03-04'"); got != "2020-03-04" {
