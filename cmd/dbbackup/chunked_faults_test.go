@@ -21,7 +21,7 @@ import (
 // copied makes a copy of a database as it is now.
 func copied(t testing.TB, c *pgtest.Cluster, db string) string {
 	t.Helper()
-	to := free(t, c)
+	to := c.FreeName(t)
 	c.Exec(t, "postgres", "CREATE DATABASE "+to+" TEMPLATE "+db)
 	return to
 }
@@ -53,7 +53,7 @@ func TestT58EndedSessions(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			db, store, to := family(t, c), newStore(t), free(t, c)
+			db, store, to := family(t, c), newStore(t), c.FreeName(t)
 			then := copied(t, c, db)
 			r := startSlow(t, c, chunking(store, db, slow...)...)
 			changeFamily(t, c, db)
@@ -80,7 +80,7 @@ func TestT52ChangesOfTablesWait(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			db, store, to := family(t, c), newStore(t), free(t, c)
+			db, store, to := family(t, c), newStore(t), c.FreeName(t)
 			then := copied(t, c, db)
 			r := startSlow(t, c, chunking(store, db, append(slow, "--stall-timeout", "10s")...)...)
 			eventually(t, "pg_dump is done", func() bool { // before that the run gives way, see TestT56
@@ -104,7 +104,7 @@ func TestT52ChangesOfTablesWait(t *testing.T) {
 func TestT56ChangeBeforePgDump(t *testing.T) {
 	t.Parallel()
 	c := shared.Cluster(t)
-	db, store, to, dir := family(t, c), newStore(t), free(t, c), t.TempDir()
+	db, store, to, dir := family(t, c), newStore(t), c.FreeName(t), t.TempDir()
 	env := shim(t, c, fmt.Sprintf(`
 if [ ! -e %[1]s/begun ]; then touch %[1]s/begun; until [ -e %[1]s/go ]; do sleep 0.05; done; fi
 exec "$real" "$@"`, dir))
@@ -137,7 +137,7 @@ func beside(t testing.TB, c *pgtest.Cluster, db, sql string) <-chan error {
 func TestT57YieldToDDL(t *testing.T) {
 	t.Parallel()
 	c := shared.Cluster(t)
-	db, store, to := family(t, c), newStore(t), free(t, c)
+	db, store, to := family(t, c), newStore(t), c.FreeName(t)
 	r := startSlow(t, c, chunking(store, db, append(slow, "--yield-to-ddl")...)...)
 	began := time.Now()
 	changed := beside(t, c, db, "ALTER TABLE child ADD COLUMN added int DEFAULT 7")
@@ -221,7 +221,7 @@ func TestT60CaptureOfChunksOnAStandby(t *testing.T) {
 func TestT86SilentConnectionsAreKeptAlive(t *testing.T) {
 	t.Parallel()
 	c := shared.Cluster(t)
-	db, store, to := family(t, c), newStore(t), free(t, c)
+	db, store, to := family(t, c), newStore(t), c.FreeName(t)
 	env, ended := impatient(t, c, 8*time.Second)
 	began := time.Now()
 	got := dbbackup(t, env, chunking(store, db, "--jobs", "2", "--max-rate", "600kB")...)
@@ -343,7 +343,7 @@ func TestT50SmallMemory(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
 	c := shared.Cluster(t)
-	db, store, to := c.Database(t), newStore(t), free(t, c)
+	db, store, to := c.Database(t), newStore(t), c.FreeName(t)
 	c.Exec(t, db, `DO $$ BEGIN FOR i IN 1..1000 LOOP EXECUTE format('CREATE TABLE t%s AS SELECT %s AS i', i, i); IF i % 200 = 0 THEN COMMIT; END IF; END LOOP; END $$`)
 	c.Exec(t, db, `CREATE TABLE wide(id int, raw bytea); ALTER TABLE wide ALTER raw SET STORAGE EXTERNAL;
 		INSERT INTO wide SELECT g, decode(repeat(md5(g::text), 6000000), 'hex') FROM generate_series(1, 3) g`)
@@ -381,7 +381,7 @@ func TestT50SmallMemory(t *testing.T) {
 func TestT49BombInPlaceOfAChunk(t *testing.T) {
 	t.Parallel()
 	c := shared.Cluster(t)
-	db, to := smallDatabase(t, c), free(t, c)
+	db, to := smallDatabase(t, c), c.FreeName(t)
 	store := captured(t, c, db, "--mode", "chunked")
 	bomb := filepath.Join(t.TempDir(), "bomb")
 	makeBomb(t, bomb, 1<<30)
@@ -469,7 +469,7 @@ func TestT57SignalLetsTheWaitingGo(t *testing.T) {
 		t.Error(err)
 	}
 	wantNoTrace(t, c, db, mark)
-	to := free(t, c)
+	to := c.FreeName(t)
 	dbbackup(t, c.Env(), "resume", "--store", store).want(t, exitOK)
 	wantRestored(t, c, store, db, to)
 }

@@ -48,7 +48,7 @@ func TestIncrementalTakesWhatIsUnchanged(t *testing.T) {
 	if got := chunksOf(t, store, first); got.Reused != 0 || got.Rows != 8000 {
 		t.Errorf("chunks of the first set: got %+v, want 8000 rows, and none reused", got)
 	}
-	was := free(t, c)
+	was := c.FreeName(t)
 	c.Exec(t, "postgres", "CREATE DATABASE "+was+" TEMPLATE "+db)
 
 	same := increment(t, c, store, db)
@@ -67,7 +67,7 @@ func TestIncrementalTakesWhatIsUnchanged(t *testing.T) {
 	}
 	wantSound(t, store, 3)
 	for id, want := range map[string]string{first: was, same: was, changed: db} {
-		to := free(t, c)
+		to := c.FreeName(t)
 		dbbackup(t, c.Env(), restoring(store, db, "--target-db", to, "--set", id)...).must(t, exitOK)
 		zoo.Compare(t, c, want, c, to)
 	}
@@ -78,7 +78,7 @@ func TestIncrementalTakesWhatIsUnchanged(t *testing.T) {
 func TestIncrementalRunIsResumed(t *testing.T) {
 	t.Parallel()
 	c := shared.Cluster(t)
-	db, store, to := family(t, c), newStore(t), free(t, c)
+	db, store, to := family(t, c), newStore(t), c.FreeName(t)
 	dbbackup(t, c.Env(), chunking(store, db)...).must(t, exitOK)
 	first := onlySet(t, store)
 	c.Exec(t, db, "UPDATE parent SET note = reverse(note)")
@@ -210,7 +210,7 @@ func TestIncrementalOfSomethingElseIsFull(t *testing.T) {
 	other.Exec(t, db, "UPDATE parent SET note = 'other' WHERE id = 5")
 	full := func(t *testing.T, c *pgtest.Cluster) {
 		t.Helper()
-		id, to := increment(t, c, store, db), free(t, c)
+		id, to := increment(t, c, store, db), c.FreeName(t)
 		if got := chunksOf(t, store, id); got.Reused != 0 || len(got.From) != 0 {
 			t.Errorf("chunks: got %+v, want none reused", got)
 		}
@@ -240,7 +240,7 @@ func TestIncrementalAfterACrashThatTookTransactionsBack(t *testing.T) {
 	c.Restart(t)
 	c.Exec(t, db, "INSERT INTO t VALUES (21, 'new')")
 	increment(t, c, store, db)
-	to := free(t, c)
+	to := c.FreeName(t)
 	dbbackup(t, c.Env(), restoring(store, db, "--target-db", to, "--set", idsOf(t, store)[1])...).must(t, exitOK)
 	zoo.Compare(t, c, db, c, to)
 }

@@ -18,7 +18,7 @@ import (
 func TestT51ResumeAfterChangesIsConsistent(t *testing.T) {
 	t.Parallel()
 	c := shared.Cluster(t)
-	db, store, to := family(t, c), newStore(t), free(t, c)
+	db, store, to := family(t, c), newStore(t), c.FreeName(t)
 	id := interruptedRun(t, c, store, db)
 	changeFamily(t, c, db)
 	dbbackup(t, c.Env(), "resume", "--store", store).want(t, exitOK)
@@ -37,7 +37,7 @@ func TestT51ResumeAfterChangesIsConsistent(t *testing.T) {
 func TestResumeSurvivesDamageAndAnotherKill(t *testing.T) {
 	t.Parallel()
 	c := shared.Cluster(t)
-	db, store, to := family(t, c), newStore(t), free(t, c)
+	db, store, to := family(t, c), newStore(t), c.FreeName(t)
 	id := interruptedRun(t, c, store, db)
 	damageInterrupted(t, store)
 	startSlow(t, c, append([]string{"resume", id, "--store", store}, slow...)...).kill(t)
@@ -83,7 +83,7 @@ func damageInterrupted(t testing.TB, store string) {
 func TestT08SignalledRunCanBeResumed(t *testing.T) {
 	t.Parallel()
 	c := shared.Cluster(t)
-	db, store, to := family(t, c), newStore(t), free(t, c)
+	db, store, to := family(t, c), newStore(t), c.FreeName(t)
 	r := startSlow(t, c, chunking(store, db, slow...)...)
 	if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -103,7 +103,7 @@ func TestT08SignalledRunCanBeResumed(t *testing.T) {
 func TestT13ResumeAfterTheStoreWasFull(t *testing.T) {
 	t.Parallel()
 	c := shared.Cluster(t)
-	db, store, to := family(t, c), newTmpfs(t, "size=2m"), free(t, c)
+	db, store, to := family(t, c), newTmpfs(t, "size=2m"), c.FreeName(t)
 	got := dbbackup(t, c.Env(), chunking(store, db, "--jobs", "2")...)
 	id := wantUnfinished(t, store)
 	got.want(t, exitFailed, "the store is full", "bytes are free", "hint: dbbackup resume "+id)
@@ -125,7 +125,7 @@ func TestT59ServerCrashes(t *testing.T) {
 	c := shared.Start(t)
 	db := family(t, c)
 	t.Run("within the run", func(t *testing.T) {
-		store, to := newStore(t), free(t, c)
+		store, to := newStore(t), c.FreeName(t)
 		r := startSlow(t, c, chunking(store, db, slow...)...)
 		c.Kill(t)
 		c.Restart(t)
@@ -134,7 +134,7 @@ func TestT59ServerCrashes(t *testing.T) {
 		wantRestored(t, c, store, db, to)
 	})
 	t.Run("for longer than the run waits", func(t *testing.T) {
-		store, to := newStore(t), free(t, c)
+		store, to := newStore(t), c.FreeName(t)
 		r := startSlow(t, c, chunking(store, db, append(slow, "--attempts", "1")...)...)
 		c.Kill(t)
 		got := r.wait(t)
@@ -224,7 +224,7 @@ func TestGCRemovesInterruptedRuns(t *testing.T) {
 func TestResumeAsksForTheSame(t *testing.T) {
 	t.Parallel()
 	c := shared.Cluster(t)
-	db, store, to := family(t, c), newStore(t), free(t, c)
+	db, store, to := family(t, c), newStore(t), c.FreeName(t)
 	id := interruptedRun(t, c, store, db, "--exclude-table", "child", "--compression", "gzip:2")
 	dbbackup(t, c.Env(), "resume", "--store", store).want(t, exitOK)
 	if got := chunksOf(t, store, id); got.Rows != 4000 || got.Count < 30 {

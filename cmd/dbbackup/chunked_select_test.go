@@ -42,7 +42,7 @@ func TestChunksOfChosenTables(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			store, to := captured(t, c, db, append(tc.flags, "--mode", "chunked")...), free(t, c)
+			store, to := captured(t, c, db, append(tc.flags, "--mode", "chunked")...), c.FreeName(t)
 			wantSound(t, store, 1)
 			args := restoring(store, db, "--target-db", to)
 			if tc.chosen {
@@ -77,7 +77,7 @@ func TestChosenTablesOfChunks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			to := free(t, c)
+			to := c.FreeName(t)
 			dbbackup(t, c.Env(), restoring(store, db, append(tc.flags, "--target-db", to)...)...).must(t, exitOK)
 			wantTables(t, c, to, tc.want...)
 			if got := c.QueryString(t, to, tc.check); got != "t" {
@@ -93,7 +93,7 @@ func TestDataOnlyOfChunks(t *testing.T) {
 	t.Parallel()
 	c := shared.Cluster(t)
 	db := chosenTables(t, c)
-	store, to := captured(t, c, db, "--mode", "chunked"), free(t, c)
+	store, to := captured(t, c, db, "--mode", "chunked"), c.FreeName(t)
 	dbbackup(t, c.Env(), restoring(store, db, "--target-db", to, "--schema-only")...).must(t, exitOK)
 	wantTables(t, c, to, "item 0", "log_1 0", "log_2 0", "other 0", "sale 0")
 	into := func(tables ...string) []string {
@@ -119,7 +119,7 @@ func TestDataOnlyOfChunks(t *testing.T) {
 func TestT38LostChunk(t *testing.T) {
 	t.Parallel()
 	c := shared.Cluster(t)
-	db, to, empty := family(t, c), free(t, c), free(t, c)
+	db, to, empty := family(t, c), c.FreeName(t), c.FreeName(t)
 	store := captured(t, c, db, "--mode", "chunked", "--chunk-size", "64kB")
 	id := onlySet(t, store)
 	lost := chunkOf(t, filepath.Join(store, id), db, "child")
@@ -193,7 +193,7 @@ func TestFlagsOfTheNativeEngine(t *testing.T) {
 			got := dbbackup(t, c.Env(), append([]string{"backup", "single", db, "--store", store}, tc.args...)...)
 			if got.want(t, tc.code, tc.text); tc.code == exitOK {
 				wantSound(t, store, 1)
-				to := free(t, c)
+				to := c.FreeName(t)
 				dbbackup(t, c.Env(), restoring(store, db, "--target-db", to)...).must(t, exitOK)
 				wantTables(t, c, to, "accounts 300", "branches 200")
 			} else {

@@ -402,7 +402,7 @@ func TestDrillPreconditions(t *testing.T) {
 func TestCompareNamesWhatDiffers(t *testing.T) {
 	t.Parallel()
 	c := shared.Cluster(t)
-	db, to := smallDatabase(t, c), free(t, c)
+	db, to := smallDatabase(t, c), c.FreeName(t)
 	c.Exec(t, db, `CREATE TABLE untouched AS SELECT g AS id FROM generate_series(1, 10) g; CREATE TABLE gone AS SELECT 1 AS id;
 		CREATE TABLE doubled AS SELECT g AS id FROM generate_series(1, 10) g`)
 	store := captured(t, c, db, "--mode", "chunked")

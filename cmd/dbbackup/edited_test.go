@@ -107,7 +107,7 @@ func TestT77TruncatedOrEditedScriptIsRefused(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			store, to := captured(t, c, db, "--mode", "plain"), free(t, c)
+			store, to := captured(t, c, db, "--mode", "plain"), c.FreeName(t)
 			editScript(t, store, func(sql string) string { return sql + "\n" })
 			editScript(t, store, func(sql string) string { return strings.TrimSuffix(sql, "\n") })
 			dbbackup(t, nil, "verify", "--store", store).must(t, exitOK) // the editing itself does no harm

@@ -20,7 +20,7 @@ func TestExcludedTablesComeBackEmptyAndAllElseWhole(t *testing.T) {
 		if !strings.Contains(show.stdout, "WITHOUT the data of audit.*") || !strings.Contains(show.stdout, "data of 1 table") {
 			t.Errorf("show: got %s, want what was excluded", show.stdout)
 		}
-		to := free(t, c)
+		to := c.FreeName(t)
 		dbbackup(t, c.Env(), "restore", "single", db, "--target-db", to, "--store", store).want(t, exitOK, "without the data of some tables")
 		for sql, want := range map[string]string{
 			"SELECT sum(a)::text FROM kept":                       "1",

@@ -60,7 +60,7 @@ func writeLoad(t testing.TB, c *pgtest.Cluster, db string) (stop func()) {
 func TestT82T69BackupUnderLoad(t *testing.T) {
 	c := shared.Cluster(t)
 	eachMode(t, func(t *testing.T, mode string) {
-		db, store, to := bank(t, c), newStore(t), free(t, c)
+		db, store, to := bank(t, c), newStore(t), c.FreeName(t)
 		moves := func() string { return c.QueryString(t, db, "SELECT count(*) FROM history") }
 		stop := writeLoad(t, c, db)
 		defer stop()
@@ -93,7 +93,7 @@ func TestT69Sequences(t *testing.T) {
 		CREATE SEQUENCE ends AS smallint; SELECT setval('ends', 32767, true); CREATE SEQUENCE set_back; SELECT setval('set_back', 5, false)`)
 	const next = `SELECT nextval('fresh'), nextval('used'), nextval('set_back'), nextval('down')`
 	store := captured(t, c, db)
-	to := free(t, c)
+	to := c.FreeName(t)
 	dbbackup(t, c.Env(), restoring(store, db, "--target-db", to)...).must(t, exitOK)
 	zoo.Compare(t, c, db, c, to)
 	if got, want := fmt.Sprint(c.Query(t, to, next)), "[[7 3 5 97]]"; got != want {
@@ -137,8 +137,8 @@ func TestT70ManyLargeObjects(t *testing.T) {
 		}
 		return peak
 	}
-	to := free(t, c)
-	base := peaks(few, free(t, c))
+	to := c.FreeName(t)
+	base := peaks(few, c.FreeName(t))
 	if peak := peaks(many, to); peak > base+allowance {
 		t.Errorf("peak memory with %d large objects: %d MB, without: %d MB", objects, peak>>20, base>>20)
 	}
@@ -164,7 +164,7 @@ func TestT70UnreadableLargeObjects(t *testing.T) {
 	if !strings.Contains(r.stdout, "large object") {
 		t.Errorf("the summary does not name the large objects: %s", r.stdout)
 	}
-	to := free(t, c)
+	to := c.FreeName(t)
 	dbbackup(t, c.Env(), restoring(store, db, "--target-db", to, "--no-owner", "--no-acl")...).must(t, exitOK)
 	wantTables(t, c, to, "accounts 300", "branches 200")
 }

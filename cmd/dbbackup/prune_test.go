@@ -161,7 +161,7 @@ func TestPruneKeepsTheBasesOfIncrementalSets(t *testing.T) {
 		t.Errorf("left: %q, want the last one and its base", left)
 	}
 	dbbackup(t, nil, "verify", last, "--store", store).want(t, exitOK)
-	to := free(t, c)
+	to := c.FreeName(t)
 	dbbackup(t, c.Env(), restoring(store, db, "--target-db", to)...).must(t, exitOK)
 	zoo.Compare(t, c, db, c, to)
 

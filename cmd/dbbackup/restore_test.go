@@ -25,14 +25,6 @@ func restoring(store, db string, args ...string) []string {
 	return append(append([]string{"restore", "single", "--store", store, "--no-analyze"}, args...), "--", db)
 }
 
-// free returns a name that no database has, and drops what comes to bear it.
-func free(t testing.TB, c *pgtest.Cluster) string {
-	t.Helper()
-	db := c.Database(t)
-	c.DropDatabase(t, db)
-	return db
-}
-
 // databasesOf lists the databases of a cluster.
 func databasesOf(t testing.TB, c *pgtest.Cluster) []string {
 	t.Helper()
@@ -98,7 +90,7 @@ func TestT73T76RefusedObjectsAreNamedAndTheRestIsKept(t *testing.T) {
 	for _, mode := range []string{"custom", "directory", "chunked"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			store, to := captured(t, c, db, "--mode", mode), free(t, c)
+			store, to := captured(t, c, db, "--mode", mode), c.FreeName(t)
 			r := dbbackup(t, c.Env(), restoring(store, db, "--target-db", to, "--json")...)
 			got := restoredResult(t, r)
 			t.Cleanup(func() { c.DropDatabase(t, got.KeptAs) })
@@ -123,7 +115,7 @@ func TestUnmarkedEmptyDatabaseOfAKilledRestoreIsReplaced(t *testing.T) {
 	t.Parallel()
 	c := shared.Cluster(t)
 	db := refusedDatabase(t, c)
-	store, to := captured(t, c, db, "--mode", "custom"), free(t, c)
+	store, to := captured(t, c, db, "--mode", "custom"), c.FreeName(t)
 	restore := restoring(store, db, "--target-db", to, "--json")
 	temporary := restoredResult(t, dbbackup(t, c.Env(), restore...)).KeptAs
 	t.Cleanup(func() { c.DropDatabase(t, temporary) })
@@ -147,7 +139,7 @@ func TestUnmarkedEmptyDatabaseOfAKilledRestoreIsReplaced(t *testing.T) {
 func TestT73PlainStopsAtTheFirstRefusal(t *testing.T) {
 	c := shared.Cluster(t)
 	db := refusedDatabase(t, c)
-	store, to := captured(t, c, db, "--mode", "plain"), free(t, c)
+	store, to := captured(t, c, db, "--mode", "plain"), c.FreeName(t)
 	r := dbbackup(t, c.Env(), restoring(store, db, "--target-db", to, "--json")...)
 	kept := restoredResult(t, r).KeptAs
 	t.Cleanup(func() { c.DropDatabase(t, kept) })
@@ -240,7 +232,7 @@ func TestKilledRestoreLeavesNoDatabaseOfTheRealName(t *testing.T) {
 	c := shared.Cluster(t)
 	db := slowDatabase(t, c)
 	eachMode(t, func(t *testing.T, mode string) {
-		store, to := captured(t, c, db, "--mode", mode), free(t, c)
+		store, to := captured(t, c, db, "--mode", mode), c.FreeName(t)
 		r := start(t, append(c.Env(), slowly), restoring(store, db, "--target-db", to)...)
 		temporary := awaitSlow(t, c, to)
 		t.Cleanup(func() { c.DropDatabase(t, temporary) })
@@ -264,7 +256,7 @@ func TestKilledRestoreLeavesNoDatabaseOfTheRealName(t *testing.T) {
 func TestTwoRestoresIntoOneNameDoNotMeet(t *testing.T) {
 	c := shared.Cluster(t)
 	db := slowDatabase(t, c)
-	store, to := captured(t, c, db), free(t, c)
+	store, to := captured(t, c, db), c.FreeName(t)
 	first := start(t, append(c.Env(), slowly), restoring(store, db, "--target-db", to)...)
 	temporary := awaitSlow(t, c, to)
 	t.Cleanup(func() { c.DropDatabase(t, temporary) })
@@ -281,7 +273,7 @@ func TestTwoRestoresIntoOneNameDoNotMeet(t *testing.T) {
 func TestInterruptedRestoreRemovesItsDatabase(t *testing.T) {
 	c := shared.Cluster(t)
 	db := slowDatabase(t, c)
-	store, to := captured(t, c, db), free(t, c)
+	store, to := captured(t, c, db), c.FreeName(t)
 	r := start(t, append(c.Env(), slowly), restoring(store, db, "--target-db", to)...)
 	temporary := awaitSlow(t, c, to)
 	t.Cleanup(func() { c.DropDatabase(t, temporary) })
@@ -300,7 +292,7 @@ func TestSchemaOnly(t *testing.T) {
 	db := smallDatabase(t, c)
 	c.Exec(t, db, "CREATE INDEX ON accounts(word); CREATE VIEW words AS SELECT word FROM accounts")
 	for _, mode := range []string{"custom", "directory", "chunked"} {
-		store, to := captured(t, c, db, "--mode", mode), free(t, c)
+		store, to := captured(t, c, db, "--mode", mode), c.FreeName(t)
 		dbbackup(t, c.Env(), restoring(store, db, "--target-db", to, "--schema-only")...).must(t, exitOK)
 		if got := c.QueryString(t, to, "SELECT count(*) FROM words"); got != "0" {
 			t.Errorf("%s: rows: got %s, want none", mode, got)

@@ -67,13 +67,13 @@ func TestT65TableNamesAreExact(t *testing.T) {
 		flags = slices.Clip(flags) // both of what runs in parallel append to it
 		t.Run("restore "+name, func(t *testing.T) {
 			t.Parallel()
-			to := free(t, c)
+			to := c.FreeName(t)
 			dbbackup(t, c.Env(), restoring(whole, db, append(flags, "--target-db", to)...)...).must(t, exitOK)
 			wantTables(t, c, to, tt.want...)
 		})
 		t.Run("backup "+name, func(t *testing.T) {
 			t.Parallel()
-			to := free(t, c)
+			to := c.FreeName(t)
 			store := captured(t, c, db, append(flags, "--mode", "custom")...)
 			r := dbbackup(t, c.Env(), restoring(store, db, "--target-db", to)...)
 			r.want(t, exitNotFound, "some tables") // such a set is never taken unasked
@@ -87,7 +87,7 @@ func TestT65TableNamesAreExact(t *testing.T) {
 func TestT65UnknownTableIsRefused(t *testing.T) {
 	c := shared.Cluster(t)
 	db := oddTables(t, c)
-	whole, to := captured(t, c, db), free(t, c)
+	whole, to := captured(t, c, db), c.FreeName(t)
 	for _, pattern := range []string{"CASE", "b*"} {
 		dbbackup(t, c.Env(), "backup", "single", db, "--store", newStore(t), "--table", pattern).want(t, exitUsage, pattern)
 		dbbackup(t, c.Env(), restoring(whole, db, "--target-db", to, "--table", pattern)...).want(t, exitUsage, pattern)
@@ -205,7 +205,7 @@ func TestSelectedTablesComeWithWhatTheyNeed(t *testing.T) {
 			}
 			t.Run(mode+" "+tt.name, func(t *testing.T) {
 				t.Parallel()
-				to := free(t, c)
+				to := c.FreeName(t)
 				dbbackup(t, c.Env(), restoring(store, db, append(tt.flags, "--target-db", to)...)...).must(t, exitOK)
 				wantTables(t, c, to, tt.want...)
 				if got := c.QueryString(t, to, tt.check); got != "t" {
@@ -220,7 +220,7 @@ func TestSelectedTablesComeWithWhatTheyNeed(t *testing.T) {
 func TestSelectionFromPlainIsRefused(t *testing.T) {
 	c := shared.Cluster(t)
 	db := smallDatabase(t, c)
-	store, to := captured(t, c, db, "--mode", "plain"), free(t, c)
+	store, to := captured(t, c, db, "--mode", "plain"), c.FreeName(t)
 	for _, flags := range [][]string{{"--table", "accounts"}, {"--schema-only"}, {"--no-owner"}, {"--map-role", "a=b"}} {
 		dbbackup(t, c.Env(), restoring(store, db, append(flags, "--target-db", to)...)...).
 			want(t, exitUsage, "plain", "--target-db NEW", "--mode custom")
@@ -240,13 +240,13 @@ func TestT68CircularForeignKeys(t *testing.T) {
 		BEGIN; INSERT INTO egg(hen) SELECT 51 - g FROM generate_series(1, 50) g; INSERT INTO hen(egg) SELECT g FROM generate_series(1, 50) g; COMMIT;
 		INSERT INTO tree SELECT g, nullif(g + 1, 51) FROM generate_series(1, 50) g`)
 	eachMode(t, func(t *testing.T, mode string) {
-		store, to := captured(t, c, db, "--mode", mode), free(t, c)
+		store, to := captured(t, c, db, "--mode", mode), c.FreeName(t)
 		dbbackup(t, c.Env(), restoring(store, db, "--target-db", to)...).must(t, exitOK)
 		zoo.Compare(t, c, db, c, to)
 		if mode == "plain" {
 			return
 		}
-		parts := free(t, c)
+		parts := c.FreeName(t)
 		dbbackup(t, c.Env(), restoring(store, db, "--target-db", parts, "--data-only")...).want(t, exitPrecondition, parts)
 		dbbackup(t, c.Env(), restoring(store, db, "--target-db", parts, "--schema-only")...).must(t, exitOK)
 		dbbackup(t, c.Env(), restoring(store, db, "--target-db", parts, "--data-only")...).must(t, exitOK)

@@ -35,7 +35,7 @@ func TestT78ReadOnlyDatabaseWithARaisingEventTrigger(t *testing.T) {
 		ALTER DATABASE `+db+` SET default_transaction_read_only = on;
 		CREATE EVENT TRIGGER refuse ON ddl_command_start EXECUTE FUNCTION refuse()`)
 	eachMode(t, func(t *testing.T, mode string) {
-		to := free(t, c)
+		to := c.FreeName(t)
 		dbbackup(t, c.Env(), "restore", "single", db, "--store", captured(t, c, db, "--mode", mode), "--target-db", to).must(t, exitOK)
 		zoo.Compare(t, c, db, c, to)
 	})

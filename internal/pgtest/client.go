@@ -106,9 +106,23 @@ func (c *Cluster) QueryString(tb testing.TB, db, sql string) string {
 // Database makes an empty database for the test and drops it afterwards.
 func (c *Cluster) Database(tb testing.TB) string {
 	tb.Helper()
-	name := "test" + strconv.FormatInt(c.databases.Add(1), 10)
-	c.CreateDatabase(tb, name)
+	name := c.FreeName(tb)
+	c.Exec(tb, "postgres", "CREATE DATABASE "+name)
 	return name
+}
+
+// FreeName returns a name that no database has, which needs no quotes. The database
+// that gets it is dropped when the test is over.
+func (c *Cluster) FreeName(tb testing.TB) string {
+	tb.Helper()
+	for {
+		name := "test" + strconv.FormatInt(c.databases.Add(1), 10)
+		// Another cluster's may have been restored here.
+		if len(c.Query(tb, "postgres", "SELECT FROM pg_database WHERE datname = '"+name+"'")) == 0 {
+			tb.Cleanup(func() { c.DropDatabase(tb, name) })
+			return name
+		}
+	}
 }
 
 // CreateDatabase makes an empty database of the name and drops it when the test

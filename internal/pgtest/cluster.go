@@ -165,8 +165,12 @@ func newCluster(cfg config, bin string) (*Cluster, error) {
 
 // initdb makes the data.
 func (c *Cluster) initdb(more []string) error {
+	secret, err := verifier(c.Password)
+	if err != nil {
+		return err
+	}
 	pwfile := filepath.Join(c.dir, "password")
-	if err := c.owner.writeFile(pwfile, c.Password+"\n"); err != nil {
+	if err := c.owner.writeFile(pwfile, secret+"\n"); err != nil {
 		return err
 	}
 	args := []string{

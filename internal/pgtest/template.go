@@ -41,7 +41,11 @@ func (c *Cluster) copyData(template *Cluster) error {
 
 // takePassword gives the superuser another password.
 func (c *Cluster) takePassword(password string) error {
-	if err := c.TryExec("postgres", "ALTER ROLE "+Quote(c.User)+" PASSWORD '"+strings.ReplaceAll(password, "'", "''")+"'"); err != nil {
+	secret, err := verifier(password)
+	if err != nil {
+		return err
+	}
+	if err := c.TryExec("postgres", "ALTER ROLE "+Quote(c.User)+" PASSWORD '"+strings.ReplaceAll(secret, "'", "''")+"'"); err != nil {
 		return err
 	}
 	c.Password = password
