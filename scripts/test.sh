@@ -31,6 +31,8 @@ fits() {
 if [ -z "${TMPDIR:-}" ] && fits /dev/shm; then
     TMPDIR=/dev/shm
 fi
+# What runs that were killed left would stay in memory.
+find "${TMPDIR:-/tmp}" -maxdepth 1 -name 'dbbackup-test.*' -user "$(id -u)" -mmin +720 -exec rm -rf {} +
 work=$(mktemp -d "${TMPDIR:-/tmp}/dbbackup-test.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 chmod 0711 "$work" # servers run as the user postgres
