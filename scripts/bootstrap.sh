@@ -9,7 +9,8 @@
 # with its contrib modules and clients, and the tools that tests and scripts use.
 # It never starts, stops or changes a database cluster, and makes none: where
 # PostgreSQL is installed here, Debian's own first cluster is kept from being
-# created meanwhile, and no service is started (pgbouncer's). Running it again does nothing.
+# created meanwhile, and no service is started or, where it is new, left enabled
+# (pgbouncer's, sshd's). Running it again does nothing.
 #
 # Go is looked for, not installed: it must be at least the version in go.mod.
 # With BOOTSTRAP_WITHOUT=shellcheck,strace the named commands are left out.
@@ -30,6 +31,7 @@ commands=(
     "psql postgresql-client"
     "sha256sum coreutils"
     "shellcheck shellcheck"
+    "sshd openssh-server" # the tests of the SFTP store run it
     "strace strace"
     "zstd zstd"
 )
@@ -95,6 +97,14 @@ without_services() {
     return "$status"
 }
 
+# not_enabled PACKAGE...: a server that nobody had here is not to run from the next
+# boot on. Only its program is wanted: tests start it themselves.
+not_enabled() {
+    case " $* " in *" openssh-server "*) ;; *) return 0 ;; esac
+    command -v systemctl >/dev/null || return 0
+    as_root systemctl --quiet disable ssh.service
+}
+
 apt() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -q "$@"; }
 
 install_packages() {
@@ -102,6 +112,7 @@ install_packages() {
     say "installing: $*"
     apt update
     without_services without_first_cluster apt install -y --no-install-recommends "$@"
+    not_enabled "$@"
 }
 
 check_go() {

@@ -11,6 +11,7 @@ import (
 	"dbbackup/internal/store"
 	"dbbackup/internal/store/bucket"
 	"dbbackup/internal/store/dir"
+	"dbbackup/internal/store/sftp"
 )
 
 // Options are what opening a store needs to know.
@@ -35,6 +36,7 @@ func (o Options) lookup(name string) string {
 var kinds = []struct{ scheme, form string }{
 	{"file", "file:///FOLDER"},
 	{"s3", "s3://BUCKET/PREFIX"},
+	{"sftp", "sftp://USER@HOST/FOLDER"},
 }
 
 // Open opens the store called ref. The caller closes it. What is wrong with a URL
@@ -49,6 +51,10 @@ func Open(ctx context.Context, ref string, o Options) (store.Place, error) {
 		return dir.Open(u.Path, o.Create)
 	case "s3":
 		return bucket.Open(ctx, u, bucket.Options{Warn: o.Warn, Getenv: o.lookup})
+	case "sftp":
+		options := sftp.Environment(o.lookup)
+		options.Create = o.Create
+		return sftp.Open(ctx, u, options)
 	}
 	return nil, unknown(u.Scheme)
 }
