@@ -35,6 +35,13 @@ var remotes = map[string]func(t *testing.T) remote{
 			[]string{"AWS_ACCESS_KEY_ID=" + s.Key, "AWS_SECRET_ACCESS_KEY=" + s.Secret, "AWS_REGION=" + s.Region, "AWS_EC2_METADATA_DISABLED=true"},
 		}
 	},
+	"sftp": func(t *testing.T) remote {
+		s := storeserver.StartSSHD(t, "")
+		return remote{
+			s.URL(t.TempDir()).String(), // there before the first backup: tests look into it
+			[]string{"DBBACKUP_SFTP_IDENTITY=" + s.Identity, "DBBACKUP_SFTP_KNOWN_HOSTS=" + s.KnownHosts},
+		}
+	},
 }
 
 func (r remote) run(t testing.TB, c *pgtest.Cluster, args ...string) result {
