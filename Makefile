@@ -53,13 +53,25 @@ fuzz: ## run each fuzz target for a minute (FUZZ_TIME)
 bootstrap: ## install what is missing on a Debian machine
 	scripts/bootstrap.sh
 
-tools: $(TOOLS)/.built ## build the development tools into bin/tools
+tools: $(TOOLS)/.built $(TOOLS)/.servers $(TOOLS)/azurite/.built ## build the development tools, and servers for tests, into bin/tools
 
 $(TOOLS)/.built: scripts/tools/go.mod scripts/tools/go.sum
 	@echo "building the development tools: some minutes the first time"
 	mkdir -p $(TOOLS)
 	cd scripts/tools && CGO_ENABLED=0 go build -o ../../$(TOOLS)/ tool
 	touch $@
+
+$(TOOLS)/.servers: scripts/tools/servers/go.mod scripts/tools/servers/go.sum
+	@echo "building the servers of remote stores that tests run"
+	mkdir -p $(TOOLS)
+	cd scripts/tools/servers && CGO_ENABLED=0 go build -o ../../../$(TOOLS)/ tool
+	touch $@
+
+# Azurite is a program for Node.js. Without npm nothing is made, and the next
+# make tries again.
+$(TOOLS)/azurite/.built: scripts/tools/servers/azurite/package.json scripts/tools/servers/azurite/package-lock.json
+	@command -v npm >/dev/null || { echo "NOTICE: azurite skipped: no npm here (make bootstrap installs it); tests of Azure stores need it"; exit 0; }; \
+	set -x; mkdir -p $(@D) && cp $^ $(@D)/ && npm ci --prefix $(@D) --no-audit --no-fund --omit=dev && touch $@
 
 clean: ## remove what was built
 	rm -rf bin dist

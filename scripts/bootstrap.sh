@@ -6,7 +6,8 @@
 #   --check   change nothing: list what is missing and exit 1 when something is
 #
 # Installs what is missing with apt, as root or through sudo: a PostgreSQL server
-# with its contrib modules and clients, and the tools that tests and scripts use.
+# with its contrib modules and clients, and the tools that tests and scripts use
+# (Node.js runs one of the servers that tests start).
 # It never starts, stops or changes a database cluster, and makes none: where
 # PostgreSQL is installed here, Debian's own first cluster is kept from being
 # created meanwhile, and no service is started or, where it is new, left enabled
@@ -27,6 +28,8 @@ commands=(
     "gzip gzip"
     "jq jq" # restore-chunked.sh reads contents.json with it
     "make make"
+    "node nodejs" # azurite, the Azure server that tests run, is a program for it
+    "npm npm"     # installs azurite
     "pgbouncer pgbouncer"
     "psql postgresql-client"
     "sha256sum coreutils"

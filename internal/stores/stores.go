@@ -36,6 +36,8 @@ func (o Options) lookup(name string) string {
 var kinds = []struct{ scheme, form string }{
 	{"file", "file:///FOLDER"},
 	{"s3", "s3://BUCKET/PREFIX"},
+	{"gs", "gs://BUCKET/PREFIX"},
+	{"azblob", "azblob://CONTAINER/PREFIX"},
 	{"sftp", "sftp://USER@HOST/FOLDER"},
 }
 
@@ -49,7 +51,7 @@ func Open(ctx context.Context, ref string, o Options) (store.Place, error) {
 	switch u.Scheme {
 	case "file":
 		return dir.Open(u.Path, o.Create)
-	case "s3":
+	case "s3", "gs", "azblob":
 		return bucket.Open(ctx, u, bucket.Options{Warn: o.Warn, Getenv: o.lookup})
 	case "sftp":
 		options := sftp.Environment(o.lookup)

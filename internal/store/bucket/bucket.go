@@ -7,8 +7,6 @@ import (
 	"net/url"
 	"time"
 
-	"gocloud.dev/blob"
-
 	"dbbackup/internal/fault"
 	"dbbackup/internal/store"
 	"dbbackup/internal/store/lease"
@@ -74,7 +72,6 @@ type Bucket struct {
 	location
 	options Options
 	service service
-	blob    *blob.Bucket
 	buffers *buffers
 }
 
@@ -94,7 +91,11 @@ func Open(ctx context.Context, u *url.URL, options Options) (*Bucket, error) {
 	b.buffers = newBuffers(b.options.MemoryBytes)
 	switch place.kind {
 	case "s3":
-		b.service, b.blob, err = openS3(ctx, place, b.options)
+		b.service, err = openS3(ctx, place, b.options)
+	case "gs":
+		b.service, err = openGCS(ctx, place, b.options)
+	case "azblob":
+		b.service, err = openAzure(place, b.options)
 	}
 	if err != nil {
 		return nil, b.wrap(opOpen, "", err)
@@ -107,14 +108,14 @@ func Open(ctx context.Context, u *url.URL, options Options) (*Bucket, error) {
 
 // look makes one request that fails if the bucket is not there.
 func (b *Bucket) look(ctx context.Context) error {
-	_, _, err := b.page(ctx, "", blob.FirstPageToken, 1)
+	_, _, err := b.page(ctx, "", nil, 1)
 	return b.wrap(opList, "", err)
 }
 
 // Close gives the connections back.
 func (b *Bucket) Close() error {
 	b.buffers.close()
-	if err := b.blob.Close(); err != nil {
+	if err := b.service.close(); err != nil {
 		return fmt.Errorf("close store %s: %w", b, err)
 	}
 	return nil

@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"strings"
 
+	"cloud.google.com/go/storage"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
+	"golang.org/x/oauth2"
 	"google.golang.org/api/googleapi"
 
 	"dbbackup/internal/fault"
@@ -41,11 +44,18 @@ func answerOf(err error) (status int, code string) {
 	var aws *awshttp.ResponseError
 	var azure *azcore.ResponseError
 	var google *googleapi.Error
+	var token *oauth2.RetrieveError
 	switch {
 	case errors.As(err, &aws):
 		return aws.HTTPStatusCode(), code
 	case errors.As(err, &azure):
 		return azure.StatusCode, azure.ErrorCode
+	case errors.Is(err, storage.ErrBucketNotExist):
+		return http.StatusNotFound, "NoSuchBucket"
+	case errors.Is(err, storage.ErrObjectNotExist):
+		return http.StatusNotFound, ""
+	case errors.As(err, &token) && token.Response != nil && token.Response.StatusCode < 500:
+		return http.StatusUnauthorized, "authError"
 	case errors.As(err, &google):
 		if len(google.Errors) > 0 {
 			code = google.Errors[0].Reason
@@ -131,8 +141,8 @@ func (b *Bucket) hintDenied(op operation, code string) string {
 // because is a sentinel with the service's words behind it.
 func because(sentinel, err error) error { return fmt.Errorf("%w (%w)", sentinel, err) }
 
-// concealment shows an error without the signature of a signed URL, which
-// Azure's kind of credential is made of.
+// concealment shows an error on one line and without the signature of a signed
+// URL, which Azure's kind of credential is made of.
 type concealment struct {
 	text string
 	err  error
@@ -146,7 +156,13 @@ var signature = regexp.MustCompile(`(?i)\b(sig|signature|x-amz-signature|x-amz-s
 
 func concealed(err error) error {
 	text := err.Error()
-	if clean := signature.ReplaceAllString(text, "$1=..."); clean != text {
+	clean := signature.ReplaceAllString(text, "$1=...")
+	var azure *azcore.ResponseError
+	if errors.As(err, &azure) { // it prints the whole answer
+		request, _, _ := strings.Cut(clean, "\n")
+		clean = fmt.Sprintf("%s: %d %s", request, azure.StatusCode, azure.ErrorCode)
+	}
+	if clean != text {
 		return &concealment{clean, err}
 	}
 	return err

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"gocloud.dev/blob"
-
 	"dbbackup/internal/fault"
 	"dbbackup/internal/store"
 )
@@ -45,7 +43,8 @@ func checkPrefix(prefix string) error {
 // is returned as it is.
 func (b *Bucket) walk(ctx context.Context, prefix string, fn func(store.Info) error) error {
 	last := ""
-	for token := blob.FirstPageToken; len(token) > 0; {
+	var token []byte
+	for {
 		objects, next, err := b.page(ctx, prefix, token, pageSize)
 		if err != nil {
 			return b.wrap(opList, "", err)
@@ -57,19 +56,21 @@ func (b *Bucket) walk(ctx context.Context, prefix string, fn func(store.Info) er
 					"list store %s: the service listed %q after %q", b, object.Key, b.prefix+last)
 			}
 			last = key
-			if err := fn(store.Info{Key: key, Bytes: object.Size, Modified: object.ModTime}); err != nil {
+			object.Key = key
+			if err := fn(object); err != nil {
 				return err
 			}
 		}
-		token = next
+		if token = next; len(token) == 0 {
+			return nil
+		}
 	}
-	return nil
 }
 
 // page lists one page, whole or not at all.
-func (b *Bucket) page(ctx context.Context, prefix string, token []byte, size int) (objects []*blob.ListObject, next []byte, err error) {
+func (b *Bucket) page(ctx context.Context, prefix string, token []byte, size int) (objects []store.Info, next []byte, err error) {
 	err = b.retry(ctx, "list objects", func(ctx context.Context) (err error) {
-		objects, next, err = b.blob.ListPage(ctx, token, size, &blob.ListOptions{Prefix: b.prefix + prefix})
+		objects, next, err = b.service.page(ctx, b.prefix+prefix, token, size)
 		return err
 	})
 	return objects, next, err

@@ -7,8 +7,6 @@ import (
 	"io"
 	"net/http"
 
-	"gocloud.dev/blob"
-
 	"dbbackup/internal/fault"
 	"dbbackup/internal/store"
 )
@@ -44,7 +42,7 @@ type reader struct {
 	key, full string
 	version   string // what is read, once the service has said it
 	next, end int64  // what is left to read; end is negative until it is known
-	body      *blob.Reader
+	body      *content
 	cuts      int // since the last byte
 	err       error
 }
@@ -62,10 +60,10 @@ func (r *reader) open() error {
 	if err != nil {
 		return err
 	}
-	if size := r.body.Size(); r.end < 0 || r.end > size {
-		r.end = size
+	if r.end < 0 || r.end > r.body.size {
+		r.end = r.body.size
 	}
-	r.version = r.bucket.service.version(r.body)
+	r.version = r.body.version
 	return nil
 }
 
@@ -74,21 +72,14 @@ func (r *reader) request(ctx context.Context) (err error) {
 	if r.end >= 0 {
 		length = r.end - r.next
 	}
-	options := &blob.ReaderOptions{}
-	if r.version != "" {
-		options.BeforeRead = func(as func(any) bool) error {
-			r.bucket.service.pin(as, r.version)
-			return nil
-		}
-	}
-	r.body, err = r.bucket.blob.NewRangeReader(ctx, r.full, r.next, length, options)
+	r.body, err = r.bucket.service.open(ctx, r.full, r.next, length, r.version)
 	return err
 }
 
 // checkExists is for ranges in which there is nothing to read.
 func (r *reader) checkExists() error {
 	return r.bucket.retry(r.ctx, "look at "+r.key, func(ctx context.Context) error {
-		_, err := r.bucket.blob.Attributes(ctx, r.full)
+		_, err := r.bucket.service.look(ctx, r.full)
 		return err
 	})
 }

@@ -39,7 +39,8 @@ func (b *Bucket) retry(ctx context.Context, what string, try func(ctx context.Co
 				continue
 			}
 		}
-		if !isTransient(err) {
+		var end *finalError
+		if !isTransient(err) || errors.As(err, &end) {
 			return err
 		}
 		if attempt >= b.options.Attempts {

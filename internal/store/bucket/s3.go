@@ -20,6 +20,7 @@ import (
 
 // s3Service is S3, and what speaks its protocol.
 type s3Service struct {
+	*cdk
 	client      *s3.Client
 	bucket      string
 	credentials *credentials
@@ -28,37 +29,37 @@ type s3Service struct {
 	retain      time.Duration
 }
 
-func openS3(ctx context.Context, place location, options Options) (service, *blob.Bucket, error) {
+func openS3(ctx context.Context, place location, options Options) (service, error) {
 	s := &s3Service{bucket: place.bucket}
 	if err := s.setLock(place); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	endpoint, err := place.endpoint()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	pathStyle, err := place.flag("path-style", endpoint != nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	checksums, err := place.checksums(endpoint != nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	load := func(ctx context.Context) (aws.Config, error) { return loadAWS(ctx, place, options) }
 	cfg, err := load(ctx)
 	if err != nil {
-		return nil, nil, fault.New(fault.Precondition, "check the AWS configuration files and the profile", "read the AWS configuration: %w", err)
+		return nil, fault.New(fault.Precondition, "check the AWS configuration files and the profile", "read the AWS configuration: %w", err)
 	}
 	if cfg.Region == "" {
 		if endpoint == nil {
-			return nil, nil, fault.New(fault.Precondition, "add ?region=eu-central-1 or the like to the URL of the store, or set AWS_REGION", "the region of the bucket is not known")
+			return nil, fault.New(fault.Precondition, "add ?region=eu-central-1 or the like to the URL of the store, or set AWS_REGION", "the region of the bucket is not known")
 		}
 		cfg.Region = "us-east-1" // what services that know no regions expect
 	}
 	s.credentials = &credentials{load: load, now: cfg.Credentials}
 	if _, err := s.credentials.Retrieve(ctx); err != nil {
-		return nil, nil, fault.New(fault.Precondition,
+		return nil, fault.New(fault.Precondition,
 			"set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role", "find a credential for the store: %w", err)
 	}
 	cfg.Credentials = s.credentials
@@ -74,7 +75,8 @@ func openS3(ctx context.Context, place location, options Options) (service, *blo
 		s.checksum = types.ChecksumAlgorithmCrc32 // S3 wants one where an object is locked
 	}
 	b, err := s3blob.OpenBucket(ctx, s.client, place.bucket, nil)
-	return s, b, err
+	s.cdk = &cdk{b, s3Version, pinS3}
+	return s, err
 }
 
 // loadAWS resolves the configuration as all AWS tools do.
@@ -188,7 +190,7 @@ func (s *s3Service) permission(op operation) string {
 	return "s3:ListBucket"
 }
 
-func (s *s3Service) version(reader *blob.Reader) string {
+func s3Version(reader *blob.Reader) string {
 	var out s3.GetObjectOutput
 	if !reader.As(&out) {
 		return ""
@@ -196,7 +198,7 @@ func (s *s3Service) version(reader *blob.Reader) string {
 	return aws.ToString(out.ETag)
 }
 
-func (s *s3Service) pin(as func(any) bool, version string) {
+func pinS3(as func(any) bool, version string) {
 	var in *s3.GetObjectInput
 	if as(&in) {
 		in.IfMatch = aws.String(version)

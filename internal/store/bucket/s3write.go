@@ -82,7 +82,7 @@ func (u *s3Upload) part(ctx context.Context, number int, body *lentReader) error
 	return nil
 }
 
-func (u *s3Upload) complete(ctx context.Context) error {
+func (u *s3Upload) complete(ctx context.Context, _ int) error {
 	slices.SortFunc(u.parts, func(a, b types.CompletedPart) int { return int(*a.PartNumber - *b.PartNumber) })
 	_, err := u.service.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
 		Bucket: &u.service.bucket, Key: &u.key, UploadId: &u.id, IfNoneMatch: onlyNew,

@@ -2,27 +2,32 @@ package bucket
 
 import (
 	"context"
+	"io"
 
-	"gocloud.dev/blob"
+	"dbbackup/internal/store"
 )
 
-// service is what differs between the kinds of object stores and blob.Bucket
-// does not even out. Keys are the bucket's own. No method repeats a request:
+// service is what differs between the kinds of object stores. Keys are the bucket's own. No method repeats a request:
 // that is the Bucket's part.
 type service interface {
 	// limits says how objects may be divided.
 	limits() limits
 	// ready fails where what the URL asks of the bucket is not switched on.
 	ready(ctx context.Context) error
+	// open reads length bytes of an object from offset on, all of it where length
+	// is negative. A version that is not there any more is status 412.
+	open(ctx context.Context, key string, offset, length int64, version string) (*content, error)
+	// look returns an object's metadata.
+	look(ctx context.Context, key string) (metadata map[string]string, err error)
+	// page lists up to size objects below prefix, in order, from what token names
+	// on: nil is the beginning, and next is empty after the last page.
+	page(ctx context.Context, prefix string, token []byte, size int) (objects []store.Info, next []byte, err error)
 	// put stores an object with one request.
 	put(ctx context.Context, key string, body *lentReader, options putOptions) error
 	// begin starts an object in parts.
 	begin(ctx context.Context, key, token string) (upload, error)
 	// remove deletes an object. What is not there may be an error of status 404.
 	remove(ctx context.Context, key string) error
-	// version names what a reader reads, so that pin can insist on it.
-	version(reader *blob.Reader) string
-	pin(as func(any) bool, version string)
 	// uploads calls fn for each unfinished upload below prefix, and discard
 	// removes one.
 	uploads(ctx context.Context, prefix string, fn func(key, id string)) error
@@ -34,6 +39,14 @@ type service interface {
 	credential(ctx context.Context) string
 	// permission names the right that an operation needs.
 	permission(op operation) string
+	close() error
+}
+
+// content is an object, or a range of one, on its way.
+type content struct {
+	io.ReadCloser
+	size    int64  // of the whole object
+	version string // what is read, for those who go on later
 }
 
 // putOptions are the conditions of a put.
@@ -47,8 +60,9 @@ type putOptions struct {
 // be sent again; several at once only if limits say so.
 type upload interface {
 	part(ctx context.Context, number int, body *lentReader) error
-	// complete makes the object visible, if its key is still free.
-	complete(ctx context.Context) error
+	// complete makes an object of so many parts visible, if its key is still
+	// free.
+	complete(ctx context.Context, parts int) error
 	abort(ctx context.Context) error
 }
 

@@ -48,3 +48,9 @@ func tune(t *http.Transport, stall time.Duration) {
 	t.WriteBufferSize, t.ReadBufferSize = 64<<10, 64<<10
 	t.DisableCompression = true // what is stored is read as it is
 }
+
+func newTransport(stall time.Duration) *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone() //nolint:errcheck // it is one (net/http)
+	tune(t, stall)
+	return t
+}

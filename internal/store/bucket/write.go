@@ -50,15 +50,15 @@ const roomy = 16 << 20
 // object are equal: Cloudflare's R2 takes no others.
 func (b *Bucket) partBytes(expect int64) (int64, error) {
 	const mib = 1 << 20
-	limits, expect := b.service.limits(), min(expect, 1<<60)
+	limits, expect := b.service.limits(), max(0, min(expect, 1<<60))
 	wholeMiB := func(n int64) int64 { return (n + mib - 1) / mib * mib }
 	divide := func(total int64) int64 { return wholeMiB(total/limits.maxParts + 1) }
-	size := max(wholeMiB(b.options.PartBytes), limits.minPart)
-	size = max(size, min(divide(4*expect), roomy), divide(expect+expect/2))
-	if size > limits.maxPart {
+	if divide(expect) > limits.maxPart {
 		return 0, fmt.Errorf("an object of %s is more than the service can hold in %d parts", bytesize.Format(expect), limits.maxParts)
 	}
-	return size, nil
+	size := max(wholeMiB(b.options.PartBytes), limits.minPart)
+	size = max(size, min(divide(4*expect), roomy), divide(expect+expect/2))
+	return min(size, limits.maxPart), nil
 }
 
 // writer is one object being written. The first failure is final.
@@ -228,7 +228,7 @@ func (w *writer) commit() error {
 	if err := w.group.Wait(); err != nil {
 		return err
 	}
-	return w.bucket.publish(w.ctx, w.full, w.token, w.upload.complete)
+	return w.bucket.publish(w.ctx, w.full, w.token, func(ctx context.Context) error { return w.upload.complete(ctx, w.number) })
 }
 
 // Abort discards what was written.
@@ -340,11 +340,11 @@ func (b *Bucket) publish(ctx context.Context, full, token string, attempt func(c
 
 // tokenOf returns the token of an object, empty if it has none.
 func (b *Bucket) tokenOf(ctx context.Context, full string) (token string, err error) {
-	attributes, err := b.blob.Attributes(ctx, full)
+	metadata, err := b.service.look(ctx, full)
 	if err != nil {
 		return "", err
 	}
-	for key, value := range attributes.Metadata {
+	for key, value := range metadata {
 		if strings.EqualFold(key, tokenKey) {
 			token = value
 		}
