@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -223,12 +224,23 @@ default_pool_size = 20
 	}
 	var log strings.Builder
 	cmd.Stderr = &log
-	if err := errors.Join(l.Close(), cmd.Start()); err != nil {
+	started, ended := make(chan error), make(chan struct{})
+	go func() { // as root it dies with the thread that starts it, which may not be one that another server's end ends
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(ended)
+		err := errors.Join(l.Close(), cmd.Start())
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		<-ended
 		if t.Failed() {
 			t.Log(log.String())
 		}
