@@ -100,11 +100,11 @@ func TestEveryKindOfStore(t *testing.T) {
 			for _, id := range ids {
 				r.run(t, nil, "show", id).must(t, exitOK)
 				r.run(t, nil, "verify", id).must(t, exitOK)
-				to := free(t, c)
+				to := c.FreeName(t)
 				r.run(t, c, "restore", "single", db, "--set", id, "--target-db", to).must(t, exitOK)
 				zoo.Compare(t, c, db, c, to)
 			}
-			to := free(t, c)
+			to := c.FreeName(t)
 			r.run(t, c, "restore", "single", db, "--set", ids[0], "--table", "branches", "--target-db", to).must(t, exitOK)
 			wantTables(t, c, to, "branches 200")
 			r.run(t, nil, "verify", "--drill", "--drill-target", c.URI("postgres")).must(t, exitOK)
@@ -160,7 +160,7 @@ func TestKilledRunIntoEveryKindOfStore(t *testing.T) {
 				t.Fatalf("list shows %q", id)
 			}
 			r.run(t, nil, "verify").must(t, exitOK)
-			to := free(t, c)
+			to := c.FreeName(t)
 			r.run(t, c, "restore", "single", db, "--target-db", to).must(t, exitOK)
 			zoo.Compare(t, c, db, c, to)
 			before := r.keys(t)
@@ -196,7 +196,7 @@ func TestT93WriterThatMayNotDelete(t *testing.T) {
 	if after := writer.keys(t); !slices.Equal(after, before) {
 		t.Errorf("the refused prune left %q, want %q", after, before)
 	}
-	to := free(t, c)
+	to := c.FreeName(t)
 	writer.run(t, c, "restore", "single", db, "--target-db", to).must(t, exitOK)
 	zoo.Compare(t, c, db, c, to)
 

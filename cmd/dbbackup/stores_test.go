@@ -38,7 +38,7 @@ func TestSeveralStoresHaveTheSameSet(t *testing.T) {
 	}
 	dbbackup(t, nil, append(in(a, b), "list")...).must(t, exitOK)
 	for _, id := range idsOf(t, b) {
-		to := free(t, c)
+		to := c.FreeName(t)
 		dbbackup(t, c.Env(), "restore", "single", db, "--set", id, "--target-db", to, "--store", filepath.Join(t.TempDir(), "none"), "--store", b).
 			want(t, exitOK, "a store was passed over")
 		zoo.Compare(t, c, db, c, to)
