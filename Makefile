@@ -71,7 +71,7 @@ $(TOOLS)/.servers: scripts/tools/servers/go.mod scripts/tools/servers/go.sum
 # make tries again.
 $(TOOLS)/azurite/.built: scripts/tools/servers/azurite/package.json scripts/tools/servers/azurite/package-lock.json
 	@command -v npm >/dev/null || { echo "NOTICE: azurite skipped: no npm here (make bootstrap installs it); tests of Azure stores need it"; exit 0; }; \
-	set -x; mkdir -p $(@D) && cp $^ $(@D)/ && npm ci --prefix $(@D) --no-audit --no-fund --omit=dev && touch $@
+	set -x; mkdir -p $(@D) && cp $^ $(@D)/ && (cd $(@D) && npm ci --no-audit --no-fund --omit=dev) && touch $@
 
 clean: ## remove what was built
 	rm -rf bin dist

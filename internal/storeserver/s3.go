@@ -24,8 +24,8 @@ func StartS3(tb testing.TB) *S3 {
 	tb.Helper()
 	path, dir := program(tb, "versitygw"), tb.TempDir()
 	s := &S3{Region: "us-east-1", Key: "storeserver", Secret: "storeserver-secret", Data: filepath.Join(dir, "data")}
-	versions, sidecar, users := filepath.Join(dir, "versions"), filepath.Join(dir, "meta"), filepath.Join(dir, "users")
-	for _, folder := range []string{s.Data, versions, sidecar, users} {
+	versions, users := filepath.Join(dir, "versions"), filepath.Join(dir, "users")
+	for _, folder := range []string{s.Data, versions, users} {
 		if err := os.Mkdir(folder, 0o700); err != nil {
 			tb.Fatal(err)
 		}

@@ -100,6 +100,9 @@ var transientCodes = map[string]bool{
 }
 
 func isTransient(err error) bool {
+	if err == nil {
+		return false
+	}
 	status, code := answerOf(err)
 	switch {
 	case transientCodes[code]:

@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go/logging"
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/s3blob"
 
@@ -24,7 +25,7 @@ type s3Service struct {
 	client      *s3.Client
 	bucket      string
 	credentials *credentials
-	checksum    types.ChecksumAlgorithm // empty where only the library's default is wanted
+	checksum    types.ChecksumAlgorithm // of what is sent; empty for none
 	mode        types.ObjectLockMode    // empty without object lock
 	retain      time.Duration
 }
@@ -71,8 +72,8 @@ func openS3(ctx context.Context, place location, options Options) (service, erro
 			o.BaseEndpoint = aws.String(endpoint.String())
 		}
 	})
-	if s.mode != "" {
-		s.checksum = types.ChecksumAlgorithmCrc32 // S3 wants one where an object is locked
+	if s.mode != "" || checksums == aws.RequestChecksumCalculationWhenSupported {
+		s.checksum = types.ChecksumAlgorithmCrc32 // S3 insists on one where an object is locked
 	}
 	b, err := s3blob.OpenBucket(ctx, s.client, place.bucket, nil)
 	s.cdk = &cdk{b, s3Version, pinS3}
@@ -84,6 +85,7 @@ func loadAWS(ctx context.Context, place location, options Options) (aws.Config, 
 	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { tune(t, options.Stall) })
 	opts := []func(*config.LoadOptions) error{
 		config.WithHTTPClient(client),
+		config.WithLogger(logging.Nop{}), // it would write to standard error
 		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }), // Bucket.retry is the only one
 	}
 	if region := place.values.Get("region"); region != "" {

@@ -323,7 +323,7 @@ func (b *Bucket) publish(ctx context.Context, full, token string, attempt func(c
 	}
 	status, _ := answerOf(err)
 	found, foundErr := b.tokenOf(ctx, full)
-	if status >= 300 && foundErr != nil && isTransient(foundErr) { // a refusal must not be reported for what was done
+	if !isTransient(err) && isTransient(foundErr) { // a refusal must not be reported for what was done
 		foundErr = b.retry(ctx, "look at "+b.short(full), func(ctx context.Context) (err error) {
 			found, err = b.tokenOf(ctx, full)
 			return err
