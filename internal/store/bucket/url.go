@@ -70,7 +70,11 @@ func parse(u *url.URL) (location, error) {
 		}
 		prefix += "/"
 	}
-	return location{kind: u.Scheme, bucket: u.Host, prefix: prefix, values: values, text: u.String()}, nil
+	place := location{kind: u.Scheme, bucket: u.Host, prefix: prefix, values: values, text: u.String()}
+	if _, err := place.endpoint(); err != nil {
+		return location{}, err // text may not be shown
+	}
+	return place, nil
 }
 
 // checkKey refuses what store.CheckKey refuses, and what the services or the
