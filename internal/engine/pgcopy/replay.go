@@ -151,38 +151,19 @@ func (p *replay) define(ctx context.Context) error {
 	return makeLedger(ctx, conn, options)
 }
 
-// loadJob is a chunk to load.
-type loadJob struct {
-	table *backupset.ChunkedTable
-	chunk *backupset.Chunk
-	step  string
-}
-
-// loadAll loads the chunks, the largest first, by several sessions: also those of
-// one table.
+// loadAll loads the chunks by several sessions: also those of one table.
 func (p *replay) loadAll(ctx context.Context) error {
 	jobs := p.jobs()
 	p.report.Info("loading rows", report.F("database", p.load.Schema.Database), report.F("chunks", len(jobs)))
-	queue := make(chan loadJob)
+	queue := newLoadQueue(jobs)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		defer close(queue)
-		for _, j := range jobs {
-			select {
-			case queue <- j:
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
-		}
-		return nil
-	})
 	for range min(max(p.load.Schema.Jobs, 1), max(len(jobs), 1)) {
 		group.Go(func() error { return p.loader(ctx, queue) })
 	}
 	return group.Wait()
 }
 
-// jobs are the chunks that are not in the ledger.
+// jobs are the chunks that are not in the ledger, the largest first.
 func (p *replay) jobs() []loadJob {
 	var all []loadJob
 	for i := range p.load.Contents.Tables {
@@ -208,20 +189,24 @@ type loader struct {
 	stream *pg.Stream
 }
 
-func (p *replay) loader(ctx context.Context, queue <-chan loadJob) error {
+func (p *replay) loader(ctx context.Context, queue *loadQueue) error {
 	stream, err := p.connect(ctx)
 	if err != nil {
 		return err
 	}
 	l := &loader{p, stream}
 	defer stream.Close(ctx) //nolint:errcheck // every statement was acknowledged
-	for j := range queue {
+	for {
+		j, done, ok := queue.next()
+		if !ok {
+			return nil
+		}
 		err := l.transact(ctx, noted(j.step), func() error { return l.loadChunk(ctx, j.table, j.chunk) })
+		done()
 		if err := p.refused("TABLE DATA "+printable(j.table), err); err != nil {
 			return fmt.Errorf("table %s: %w", printable(j.table), err)
 		}
 	}
-	return nil
 }
 
 // transact runs fn in a transaction that ends with a row in the ledger.
