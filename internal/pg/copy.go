@@ -9,6 +9,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -251,15 +252,15 @@ func errorResponse(body []byte) error {
 
 // CopyIn runs a COPY ... FROM STDIN, feeds it what in holds, and returns how
 // many rows the server took. When reading fails the server is told so, and
-// takes none. in is read in small pieces.
+// takes none. in is read in small pieces, and not any more once this returns.
 func (s *Stream) CopyIn(ctx context.Context, step, sql string, in io.Reader) (int64, error) {
 	if s.Lost() {
 		return 0, s.fail(step, net.ErrClosed)
 	}
 	source := &failing{in: in}
 	tag, err := s.c.CopyFrom(ctx, source, sql)
-	if source.err != nil {
-		return 0, fmt.Errorf("%s: %w", step, source.err)
+	if failure := source.end(); failure != nil {
+		return 0, fmt.Errorf("%s: %w", step, failure)
 	}
 	if err != nil {
 		return 0, s.fail(step, err)
@@ -267,16 +268,33 @@ func (s *Stream) CopyIn(ctx context.Context, step, sql string, in io.Reader) (in
 	return tag.RowsAffected(), nil
 }
 
-// failing remembers why reading failed: the server only repeats it as text.
+// failing remembers why reading failed: the server only repeats it as text. pgx
+// reads in a goroutine, for which it does not wait when the session is lost or
+// interrupted: after end nothing is read any more.
 type failing struct {
-	in  io.Reader
-	err error
+	mu    sync.Mutex
+	in    io.Reader
+	err   error
+	ended bool
 }
 
 func (f *failing) Read(p []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ended {
+		return 0, net.ErrClosed
+	}
 	n, err := f.in.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
 		f.err = err
 	}
 	return n, err
+}
+
+// end waits for a read that is under way, and returns why reading failed.
+func (f *failing) end() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = true
+	return f.err
 }
