@@ -17,8 +17,9 @@ import (
 	"dbbackup/internal/pgtool"
 )
 
-// checkObjects reads every object that the restore needs and compares its
-// digest (R1); of a plain dump it also proves that the end is there.
+// checkObjects reads the objects that the restore needs and compares their
+// digests (R1); of a plain dump it also proves that the end is there. Chunks are
+// checkChunks's.
 func (p *preparation) checkObjects(ctx context.Context, chosen []backupset.Database) error {
 	if p.o.Checked {
 		return nil
@@ -27,7 +28,7 @@ func (p *preparation) checkObjects(ctx context.Context, chosen []backupset.Datab
 	var objects []backupset.Object
 	var references []backupset.Reference
 	for _, d := range chosen {
-		if p.partly(d) {
+		if p.partly(d) || p.streams(d) {
 			objects = append(objects, withoutRows(set, d)...)
 			continue
 		}

@@ -33,6 +33,7 @@ type Options struct {
 	Replace              bool // --clean: existing databases may be replaced
 	Analyze              bool
 	Checked              bool  // the caller has just found every digest of the set good: it need not be read again
+	DryRun               bool  // nothing will be executed: every digest is checked by Prepare
 	MaintenanceMemory    int64 // bytes for each session that builds indexes; 0: as the server is set
 
 	Now func() time.Time

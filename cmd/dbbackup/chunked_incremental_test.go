@@ -130,7 +130,13 @@ func TestIncrementalSetOfADamagedBase(t *testing.T) {
 	t.Run("a byte is another", func(t *testing.T) {
 		withFlipped(t, filepath.Join(base, reference.Name), reference.Bytes/2, func() {
 			verified(t)
-			refused(t, "its sha256 is")
+			for _, id := range ids {
+				inProcess(t, c, "restore", "single", db, "--target-db", "back", "--set", id, "--store", store).want(t, exitIntegrity, reference.Name, "kept as database")
+				c.DropDatabase(t, unfinished(t, c, "back"))
+			}
+			if hasDatabase(t, c, "back") {
+				t.Error("the database has its name")
+			}
 			wantSums(t, set, false)
 		})
 		wantSound(t, store, 2)

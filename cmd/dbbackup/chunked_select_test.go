@@ -152,7 +152,9 @@ func chunkOf(t testing.TB, set, db, table string) string {
 		if tables[p.Object] == nil {
 			tables[p.Object] = map[string]bool{}
 		}
-		tables[p.Object][t.Name] = true
+		if t != nil {
+			tables[p.Object][t.Name] = true
+		}
 	})
 	for object, of := range tables {
 		if len(of) == 1 && of[table] {

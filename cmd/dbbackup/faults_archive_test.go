@@ -19,6 +19,7 @@ import (
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/pg"
 	"dbbackup/internal/pgtest"
+	"dbbackup/internal/pgtest/zoo"
 	"dbbackup/internal/pgtool"
 	"dbbackup/internal/report"
 	"dbbackup/internal/store/dir"
@@ -141,7 +142,8 @@ func countTrue(m map[string]bool) (n int) {
 	return n
 }
 
-// T36, R1: a restore from a damaged set changes nothing on its target.
+// T36, R1: a restore from a damaged set changes nothing on its target. Chunks are
+// checked while they are loaded.
 func TestT36RestoreRefusesBeforeWriting(t *testing.T) {
 	t.Parallel()
 	c := quietCluster(t)
@@ -154,6 +156,9 @@ func TestT36RestoreRefusesBeforeWriting(t *testing.T) {
 		for _, name := range regularFiles(t, filepath.Join(store, id)) {
 			if strings.HasPrefix(name, "server/") || name == "globals.sql" {
 				continue // a single database does not need them
+			}
+			if isChunk(name) {
+				continue
 			}
 			path := filepath.Join(store, id, name)
 			for _, offset := range offsets(t, path)[2:4] {
@@ -508,4 +513,56 @@ func runAt(t testing.TB, c *pgtest.Cluster, db, path string, now time.Time) back
 		Tool: backupset.Tool{Name: "dbbackup", Version: version}, Host: hostname(), PID: os.Getpid(),
 		Purpose: fmt.Sprintf("run at %s", now), Now: func() time.Time { return now },
 	}
+}
+
+func isChunk(object string) bool { return strings.HasSuffix(object, ".copy.zst") }
+
+// T36, R1: nothing of a damaged chunk is committed, and the database does not get its
+// name. Also where what is damaged can be decompressed, and the server is the first
+// to complain of it. What is whole is there to go on with.
+func TestT36DamagedChunkIsNotLoaded(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db, to := smallDatabase(t, c), free(t, c)
+	c.Exec(t, db, `CREATE TABLE numbers AS SELECT g AS id, random() AS value FROM generate_series(1, 60000) g;
+		SELECT lo_from_bytea(0, decode(repeat('ab', 5000), 'hex'))`)
+	store, id := makeSet(t, c, db, "chunked")
+	restore := restoring(store, db, "--target-db", to, "--set", id)
+	plan := restoring(store, db, "--target-db", to, "--set", id, "--dry-run")
+	inProcess(t, c, plan...).want(t, exitOK)
+	tried := 0
+	for _, name := range regularFiles(t, filepath.Join(store, id)) {
+		if !isChunk(name) {
+			continue
+		}
+		path := filepath.Join(store, id, name)
+		places := offsets(t, path)
+		if last := places[len(places)-1]; last > 1000 {
+			places = append(places, 100, 1000) // in the first block's literals
+		}
+		for _, offset := range places {
+			tried++
+			withFlipped(t, path, offset, func() {
+				for _, args := range [][]string{plan, restore} {
+					if got := inProcess(t, c, args...); got.code != exitIntegrity || !strings.Contains(got.stderr, name) {
+						t.Errorf("%s at %d: exit code %d, want %d and the file named\n%s", name, offset, got.code, exitIntegrity, got.stderr)
+					}
+				}
+			})
+			if hasDatabase(t, c, to) {
+				t.Fatalf("%s at %d: the database has its name", name, offset)
+			}
+			if left := unfinished(t, c, to); left != "" { // else the next attempt would not need what is loaded
+				c.DropDatabase(t, left)
+			}
+		}
+	}
+	if tried < 12 {
+		t.Errorf("%d places were tried", tried)
+	}
+	path := filepath.Join(store, id, chunkOf(t, filepath.Join(store, id), db, "numbers"))
+	withFlipped(t, path, 1000, func() { inProcess(t, c, restore...).want(t, exitIntegrity, "kept as database") })
+	inProcess(t, c, restore...).want(t, exitOK, "going on with an interrupted restore")
+	zoo.Compare(t, c, db, c, to)
+	wantQuiet(t, c, to)
 }

@@ -47,6 +47,7 @@ func (a *application) restore(ctx context.Context, s *settings, o restore.Option
 	facts, limits := s.hostFacts(ctx)
 	o.Jobs = s.orLimit("jobs", a.config.Jobs, limits.Jobs)
 	o.Replace, o.Analyze, o.Search, o.Report, o.Now = s.Bool("clean"), !s.Bool("no-analyze"), s.search(), a.log, time.Now
+	o.DryRun = s.Bool("dry-run")
 	if err := o.Validate(); err != nil {
 		return err
 	}

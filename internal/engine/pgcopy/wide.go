@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 
@@ -319,7 +320,9 @@ func printable(t *backupset.ChunkedTable) string {
 	return pgname.Table{Schema: t.Schema, Name: t.Name}.Printable()
 }
 
-// copyIn loads a piece, decompressed.
+// copyIn loads a piece, decompressed. Its digest is known good when it returns
+// nil. Of a damaged piece that is what the error says, also when the server saw
+// the damage first, in what the piece read as.
 func (l *loader) copyIn(ctx context.Context, p *backupset.Piece, step, sql string) (int64, error) {
 	in, err := l.r.openPiece(ctx, p)
 	if err != nil {
@@ -327,8 +330,10 @@ func (l *loader) copyIn(ctx context.Context, p *backupset.Piece, step, sql strin
 	}
 	defer in.Close() //nolint:errcheck // only read
 	rows, err := l.stream.CopyIn(ctx, step, sql, in)
-	if err != nil {
-		return 0, err
+	if err != nil && !l.stream.Lost() {
+		if _, damage := io.CopyBuffer(struct{ io.Writer }{io.Discard}, in, make([]byte, bufferBytes)); damage != nil {
+			return 0, fmt.Errorf("%s: %w", step, damage)
+		}
 	}
-	return rows, nil
+	return rows, err
 }
