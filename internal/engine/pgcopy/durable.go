@@ -21,7 +21,7 @@ type ended struct {
 // comes to be before all that has ended is durable, which the WAL writer sees to
 // within a bounded time.
 func (c *capture) awaitDurable(ctx context.Context) error {
-	ticker := time.NewTicker(50 * time.Millisecond)
+	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
 	for {
 		now, err := c.leader.WAL(ctx)
