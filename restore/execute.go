@@ -323,30 +323,6 @@ func (p *Plan) goesOn(ctx context.Context, conn *pg.Conn, s Step, temporary stri
 	return pgcopy.Continues(ctx, p.o.Target, temporary, p.optionsOf(s))
 }
 
-// analyze collects statistics. What goes wrong is only said: the data is there
-// without them, and autovacuum comes by.
-func (p *Plan) analyze(ctx context.Context, database string) {
-	if !p.o.Analyze || p.o.SchemaOnly {
-		return
-	}
-	warn := func(message string, because error, fields ...report.Field) {
-		p.o.Report.Warn(message, append(fields, report.F("database", database), report.F("because", because))...)
-	}
-	p.o.Report.Info("collecting statistics", report.F("database", database))
-	conn, err := p.o.Target.Connect(ctx, database)
-	if err != nil {
-		warn("no statistics were collected", err)
-		return
-	}
-	defer conn.Close(ctx) //nolint:errcheck // every statement was acknowledged
-	err = conn.Analyze(ctx, func(table pgname.Table, err error) {
-		warn("no statistics on a table", err, report.F("table", table.Printable()))
-	})
-	if err != nil {
-		warn("collecting statistics broke off", err)
-	}
-}
-
 func (p *Plan) propertyOptions() pg.PropertyOptions {
 	return pg.PropertyOptions{Owner: !p.o.NoOwner, Grants: !p.o.NoACL, MapRoles: p.o.MapRoles}
 }

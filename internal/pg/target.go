@@ -110,31 +110,23 @@ func (c *Conn) Commented(ctx context.Context, prefix string) (map[string]string,
 	return found, err
 }
 
-// Analyze collects statistics on every table and materialized view, each by
-// itself, and tells failed of those that cannot be analyzed: an expression of an
-// index may need a search path. Parents of foreign tables are left out, because
-// their statistics would be read from the foreign servers.
-func (c *Conn) Analyze(ctx context.Context, failed func(table pgname.Table, err error)) error {
-	tables, err := rows(ctx, c, "list tables to analyze", func(row pgx.CollectableRow) (t pgname.Table, err error) {
+// TablesToAnalyze lists the tables and materialized views of which statistics are
+// wanted, the largest first. Parents of foreign tables are left out, because their
+// statistics would be read from the foreign servers.
+func (c *Conn) TablesToAnalyze(ctx context.Context) ([]pgname.Table, error) {
+	return rows(ctx, c, "list tables to analyze", func(row pgx.CollectableRow) (t pgname.Table, err error) {
 		return t, row.Scan(&t.Schema, &t.Name)
 	}, `WITH RECURSIVE parent AS (
 		     SELECT inhparent AS oid FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE c.relkind = 'f'
 		      UNION SELECT inhparent FROM pg_inherits JOIN parent ON parent.oid = inhrelid)
 		SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		 WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' AND c.oid >= 16384
-		   AND c.oid NOT IN (SELECT oid FROM parent) ORDER BY c.oid`)
-	if err != nil {
-		return err
-	}
-	for _, t := range tables {
-		if err := c.Exec(ctx, "analyze table "+t.Printable(), "ANALYZE "+t.String()); err != nil {
-			if Lost(err) || ctx.Err() != nil {
-				return err
-			}
-			failed(t, err)
-		}
-	}
-	return nil
+		   AND c.oid NOT IN (SELECT oid FROM parent) ORDER BY pg_relation_size(c.oid) DESC, c.oid`)
+}
+
+// Analyze collects statistics on one table.
+func (c *Conn) Analyze(ctx context.Context, t pgname.Table) error {
+	return c.Exec(ctx, "analyze table "+t.Printable(), "ANALYZE "+t.String())
 }
 
 // Subscriptions lists the subscriptions of a database by name.

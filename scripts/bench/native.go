@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/pgname"
@@ -99,6 +100,9 @@ func (b *bench) nativeTurn(ctx context.Context, n *native) (err error) {
 	store := filepath.Join(b.out, "native")
 	defer func() { err = errors.Join(err, os.RemoveAll(store)) }()
 	run := func(into *[]cost, database string, args ...string) error {
+		if err := b.settle(); err != nil {
+			return err
+		}
 		c, err := b.chunked(ctx, store, database, args...)
 		*into = append(*into, c)
 		return err
@@ -142,6 +146,16 @@ func (b *bench) append(ctx context.Context) error {
 		SELECT customer_id, status, amount, note, created_at, meta FROM orders LIMIT %d;
 		INSERT INTO files(name, body) SELECT name, body FROM files LIMIT %d; CHECKPOINT`, s.rows/100, s.blobs/100))
 	return err
+}
+
+// settle lets the server and the kernel write what the last run left to be written,
+// which the next one would wait for.
+func (b *bench) settle() error {
+	if err := b.cluster.TryExec("postgres", "CHECKPOINT"); err != nil {
+		return err
+	}
+	unix.Sync()
+	return nil
 }
 
 // chunked runs the native engine once into a store that stays.
@@ -226,6 +240,9 @@ func (b *bench) archiveTurn(ctx context.Context, n *native) (err error) {
 		if err := os.RemoveAll(out); err != nil {
 			return err
 		}
+		if err := b.settle(); err != nil {
+			return err
+		}
 		args := append([]string{"-Fd", "-j2", "-f", out}, append(rival.args, mixed)...)
 		took, err := pipeline([]*exec.Cmd{b.client(ctx, "pg_dump", args...)}, "")
 		if err == nil {
@@ -257,6 +274,9 @@ func (b *bench) timedRestore(ctx context.Context, cmd *exec.Cmd, before string) 
 		if err := b.cluster.TryExec("postgres", before); err != nil {
 			return cost{}, err
 		}
+	}
+	if err := b.settle(); err != nil {
+		return cost{}, err
 	}
 	took, err := pipeline([]*exec.Cmd{cmd}, os.DevNull)
 	return took, errors.Join(err, b.cluster.TryExec("postgres", "DROP DATABASE IF EXISTS restored"))

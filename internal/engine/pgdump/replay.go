@@ -150,13 +150,20 @@ func (p *replay) phaseSteps(section pgarchive.Section, jobs int) []step {
 		if phase.Parallel {
 			s.args = []string{jobsArg(jobs)}
 		}
+		s.gucs = map[string]string{}
 		if p.load.MaintenanceMemory > 0 {
-			s.gucs = map[string]string{"maintenance_work_mem": fmt.Sprintf("%dkB", p.load.MaintenanceMemory>>10)}
+			s.gucs["maintenance_work_mem"] = fmt.Sprintf("%dkB", p.load.MaintenanceMemory>>10)
+		}
+		if jobs > defaultIndexWorkers { // one index, left over, is built by no fewer processes than several
+			s.gucs["max_parallel_maintenance_workers"] = strconv.Itoa(jobs)
 		}
 		steps = append(steps, p.tablespaceSteps(s)...)
 	}
 	return steps
 }
+
+// defaultIndexWorkers is max_parallel_maintenance_workers as PostgreSQL comes.
+const defaultIndexWorkers = 2
 
 func jobsArg(jobs int) string { return "--jobs=" + strconv.Itoa(jobs) }
 
