@@ -37,6 +37,8 @@ type Dir struct {
 	// folders is held while a folder is made and filled with its first entry,
 	// and while empty folders are removed, so that the two never meet.
 	folders sync.Mutex
+	durable map[string]bool // folders whose names, and those above, were synced
+	made    int             // folders, so far
 }
 
 // Open opens the store in the directory at path. With create it makes the
@@ -61,7 +63,7 @@ func Open(path string, create bool) (*Dir, error) {
 	case err != nil:
 		return nil, explain(abs, fault.Precondition, fmt.Errorf("open store %s: %w", abs, err))
 	}
-	return &Dir{root: root, path: abs}, nil
+	return &Dir{root: root, path: abs, durable: map[string]bool{}}, nil
 }
 
 // openRoot is os.OpenRoot with an error for files that can be told.

@@ -22,6 +22,8 @@ func (d *Dir) makeFolders(folder string) error {
 		err := d.root.Mkdir(name, folderMode)
 		switch {
 		case err == nil:
+			delete(d.durable, name)
+			d.made++
 			err = d.root.Chmod(name, folderMode)
 		case errors.Is(err, fs.ErrExist):
 			err = d.checkFolder(name)
@@ -54,18 +56,37 @@ func (d *Dir) checkFolder(name string) error {
 	return nil
 }
 
-// syncUp syncs a folder and all above it up to the root, so that an entry
-// made in it is found again after a power failure, new folders included.
+// syncUp syncs a folder, so that an entry made in it is found again after a power
+// failure, and all above it up to the root whose own names may be as new.
 func (d *Dir) syncUp(folder string) error {
-	for {
-		if err := d.syncFolder(folder); err != nil {
+	d.folders.Lock()
+	made := d.made
+	d.folders.Unlock()
+	if err := d.syncFolder(folder); err != nil {
+		return err
+	}
+	var synced []string
+	for ; folder != "." && !d.isDurable(folder); folder = path.Dir(folder) {
+		if err := d.syncFolder(path.Dir(folder)); err != nil {
 			return err
 		}
-		if folder == "." {
-			return nil
-		}
-		folder = path.Dir(folder)
+		synced = append(synced, folder)
 	}
+	d.folders.Lock()
+	defer d.folders.Unlock()
+	if d.made != made {
+		return nil // one of them may be another than the one that was synced
+	}
+	for _, name := range synced { // not before all are: others go by the lowest
+		d.durable[name] = true
+	}
+	return nil
+}
+
+func (d *Dir) isDurable(folder string) bool {
+	d.folders.Lock()
+	defer d.folders.Unlock()
+	return d.durable[folder]
 }
 
 func (d *Dir) syncFolder(folder string) error {
