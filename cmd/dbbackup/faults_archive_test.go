@@ -523,7 +523,7 @@ func isChunk(object string) bool { return strings.HasSuffix(object, ".copy.zst")
 func TestT36DamagedChunkIsNotLoaded(t *testing.T) {
 	t.Parallel()
 	c := shared.Cluster(t)
-	db, to := smallDatabase(t, c), free(t, c)
+	db, to := smallDatabase(t, c), c.FreeName(t)
 	c.Exec(t, db, `CREATE TABLE numbers AS SELECT g AS id, random() AS value FROM generate_series(1, 60000) g;
 		SELECT lo_from_bytea(0, decode(repeat('ab', 5000), 'hex'))`)
 	store, id := makeSet(t, c, db, "chunked")
