@@ -35,6 +35,19 @@ var remotes = map[string]func(t *testing.T) remote{
 			[]string{"AWS_ACCESS_KEY_ID=" + s.Key, "AWS_SECRET_ACCESS_KEY=" + s.Secret, "AWS_REGION=" + s.Region, "AWS_EC2_METADATA_DISABLED=true"},
 		}
 	},
+	"gcs": func(t *testing.T) remote {
+		s := storeserver.StartGCS(t)
+		s.Bucket(t, "backups")
+		return remote{url: "gs://backups/pre/fix?endpoint=" + s.Endpoint}
+	},
+	"azure": func(t *testing.T) remote {
+		s := storeserver.StartAzure(t)
+		s.Container(t, "backups")
+		return remote{
+			"azblob://backups/pre/fix?endpoint=" + s.Endpoint,
+			[]string{"AZURE_STORAGE_ACCOUNT=" + s.Account, "AZURE_STORAGE_KEY=" + s.Key},
+		}
+	},
 	"sftp": func(t *testing.T) remote {
 		s := storeserver.StartSSHD(t, "")
 		return remote{
