@@ -106,18 +106,18 @@ func (s *gcsService) put(ctx context.Context, key string, body *lentReader, opti
 // same rule as everything else is repeated.
 func (s *gcsService) begin(ctx context.Context, key, token string) (upload, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	repeat := func(err error, attempt *storage.RetryContext) bool {
+	repeat := func(err error) bool {
 		if !isTransient(err) {
 			return false
 		}
-		s.options.Warn(fmt.Sprintf("write %s: attempt %d of %d failed: %s", key, attempt.Attempt, s.options.Attempts, concealed(err)))
+		s.options.Warn(fmt.Sprintf("write %s: a request failed and is repeated: %s", key, concealed(err)))
 		return true
 	}
 	w := s.object(key, true).Retryer(
 		storage.WithPolicy(storage.RetryAlways),
 		storage.WithMaxAttempts(s.options.Attempts),
 		storage.WithBackoff(gax.Backoff{Initial: min(firstDelay, s.options.MaxDelay), Max: s.options.MaxDelay, Multiplier: 2}),
-		storage.WithErrorFuncWithContext(repeat),
+		storage.WithErrorFunc(repeat),
 	).NewWriter(ctx)
 	w.ChunkSize = chunkBytes
 	w.ContentType = "application/octet-stream"
