@@ -165,7 +165,9 @@ func TestExpiredCredential(t *testing.T) {
 	renew(server.Key, server.Secret)
 	b := openTest(t, u, partOptions())
 	expired := faultproxy.Fault{Kind: faultproxy.Status, After: 3, Status: http.StatusBadRequest, Body: faultproxy.S3Error("ExpiredToken"),
-		Match: func(r *http.Request) bool { return strings.Contains(r.Header.Get("Authorization"), "Credential="+server.Key+"/") }}
+		Match: func(r *http.Request) bool {
+			return strings.Contains(r.Header.Get("Authorization"), "Credential="+server.Key+"/")
+		}}
 	write := func(key string) error { return writeNoise(t.Context(), b, key, 1, 23<<20, 1<<20, 23<<20) }
 
 	proxy.Set(expired)
@@ -402,7 +404,9 @@ func TestFlippedBits(t *testing.T) {
 func TestLockThroughFaults(t *testing.T) {
 	_, proxy, u := throughProxy(t, "")
 	b := openTest(t, u, testOptions())
-	lockPut := func(r *http.Request) bool { return r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/.lock/") }
+	lockPut := func(r *http.Request) bool {
+		return r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/.lock/")
+	}
 	for range 3 {
 		proxy.Set(faultproxy.Fault{Kind: faultproxy.LostAnswer, Match: lockPut, Times: 2}, faultproxy.Fault{Kind: faultproxy.Status, Status: 503, Rate: 0.2})
 		held, release, err := b.Lock(t.Context(), store.Holder{Host: "a", PID: 1})

@@ -85,7 +85,7 @@ func loadAWS(ctx context.Context, place location, options Options) (aws.Config, 
 	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { tune(t, options.Stall) })
 	opts := []func(*config.LoadOptions) error{
 		config.WithHTTPClient(client),
-		config.WithLogger(logging.Nop{}), // it would write to standard error
+		config.WithLogger(logging.Nop{}),                                   // it would write to standard error
 		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }), // Bucket.retry is the only one
 	}
 	if region := place.values.Get("region"); region != "" {
