@@ -197,7 +197,7 @@ func rewrite(t *testing.T, folder string, change func(string) string) {
 func TestNewerFormat(t *testing.T) {
 	st, folder := golden(t)
 	rewrite(t, folder, func(s string) string {
-		s = strings.Replace(s, `"format": 1`, `"format": 3`, 1)
+		s = strings.Replace(s, `"format": 1`, `"format": 4`, 1)
 		s = strings.Replace(s, `"needs_tool": "1.0.0"`, `"needs_tool": "7.3.0"`, 1)
 		return strings.Replace(s, `"host": "db1.example"`, `"host": {"name": "now an object"}`, 1)
 	})

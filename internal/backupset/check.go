@@ -61,7 +61,7 @@ func (s *Set) CheckQuick(ctx context.Context) []Problem {
 func (s *Set) compareReferences(ctx context.Context) ([]Problem, error) {
 	var problems []Problem
 	bytes, of := map[string]int64{}, ""
-	for _, r := range s.manifest.References {
+	for _, r := range s.envelope.References {
 		if r.Set != of { // they are sorted by set
 			bytes, of = map[string]int64{}, r.Set
 			err := s.st.List(ctx, r.Set+"/", func(info store.Info) error {
@@ -75,22 +75,23 @@ func (s *Set) compareReferences(ctx context.Context) ([]Problem, error) {
 		size, ok := bytes[r.Name]
 		switch {
 		case !ok:
-			problems = append(problems, r.problem(missingReference(r, "is missing")))
+			problems = append(problems, s.referenceProblem(r, missingReference(r, "is missing")))
 		case size != r.Bytes:
-			problems = append(problems, r.problem(missingReference(r, "has %d bytes, and the manifest says %d", size, r.Bytes)))
+			problems = append(problems, s.referenceProblem(r, missingReference(r, "has %d bytes, and the manifest says %d", size, r.Bytes)))
 		}
 	}
 	return problems, nil
 }
 
-func (r Reference) problem(err error) Problem {
-	return Problem{Severity: Damage, Object: r.path(), Database: r.Database, Text: err.Error(), Err: err}
+// referenceProblem is that of an object of an older set, as it is stored.
+func (s *Set) referenceProblem(r Reference, err error) Problem {
+	return Problem{Severity: Damage, Object: s.named(r.path()), Database: r.Database, Text: err.Error(), Err: err}
 }
 
 // compare checks the folder's names and sizes, in the manifest's order.
 func (s *Set) compare(folder setFolder) []Problem {
 	var problems []Problem
-	for _, o := range s.index {
+	for _, o := range s.envelope.Objects {
 		bytes, ok := folder.bytes[o.Name]
 		switch {
 		case !ok:
@@ -104,8 +105,9 @@ func (s *Set) compare(folder setFolder) []Problem {
 
 func (s *Set) extras(folder setFolder) []Problem {
 	var problems []Problem
+	stored := objectIndex(s.envelope.Objects)
 	for name := range folder.bytes {
-		if name != ManifestName && name != SumsName && !s.index.has(name) {
+		if name != ManifestName && name != SumsName && !stored.has(name) && !(s.Sealed() && beside(name)) {
 			problems = append(problems, Problem{Object: name, Text: fmt.Sprintf("file %q in backup set %s is not part of it", name, s.ID())})
 		}
 	}
@@ -113,7 +115,9 @@ func (s *Set) extras(folder setFolder) []Problem {
 	return problems
 }
 
+// problem is that of an object, by its name in the store.
 func (s *Set) problem(object string, err error) Problem {
+	object = s.named(object)
 	return Problem{Severity: Damage, Object: object, Database: s.databaseOf(object), Text: err.Error(), Err: err}
 }
 
@@ -163,11 +167,20 @@ func (s *Set) ReferencesOf(database string) []Reference {
 // bytes read since its last call. Extra files are CheckQuick's. An object that
 // could not be read, also because ctx ended, is Damage.
 func (s *Set) CheckDigests(ctx context.Context, progress func(bytes int64)) []Problem {
-	return s.CheckObjects(ctx, s.index, s.manifest.References, progress)
+	return s.checkStored(ctx, s.envelope.Objects, s.envelope.References, progress)
 }
 
-// CheckObjects is CheckDigests for some of the set's objects and references.
+// CheckObjects is CheckDigests for some of the manifest's objects and references.
 func (s *Set) CheckObjects(ctx context.Context, objects []Object, references []Reference, progress func(bytes int64)) []Problem {
+	objects, references, err := s.storedOf(objects, references)
+	if err != nil {
+		return []Problem{{Severity: Damage, Text: err.Error(), Err: err}}
+	}
+	return s.checkStored(ctx, objects, references, progress)
+}
+
+// checkStored reads objects and references as they are stored.
+func (s *Set) checkStored(ctx context.Context, objects []Object, references []Reference, progress func(bytes int64)) []Problem {
 	var (
 		mu       sync.Mutex
 		problems []Problem
@@ -192,7 +205,7 @@ func (s *Set) CheckObjects(ctx context.Context, objects []Object, references []R
 			if errors.Is(err, store.ErrNotExist) {
 				err = missingReference(r, "is missing")
 			}
-			return r.problem(err)
+			return s.referenceProblem(r, err)
 		})
 	}
 	_ = group.Wait() // the functions return no error: each problem is collected

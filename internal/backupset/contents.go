@@ -158,6 +158,9 @@ const maxContentsBytes = 1 << 30
 // Contents reads what a chunked database of the set consists of, and checks it
 // against the manifest. The digest of contents.json is checked on the way.
 func (s *Set) Contents(ctx context.Context, d *Database) (*Contents, error) {
+	if s.Locked() {
+		return nil, errLocked(s.ID())
+	}
 	name := d.Dump + "/" + ContentsName
 	object, ok := s.Object(name)
 	if !ok || object.Bytes > maxContentsBytes {
@@ -287,7 +290,7 @@ func (s *Set) OpenPiece(ctx context.Context, p *Piece) (io.ReadCloser, error) {
 		id = s.ID()
 	}
 	key := id + "/" + p.Object
-	in, err := s.st.OpenRange(ctx, key, p.Offset, p.Bytes)
+	in, err := s.openRange(ctx, id, p)
 	if err != nil {
 		return nil, damaged(err, "object %s", key)
 	}

@@ -187,7 +187,7 @@ func (c *copier) isThere(ctx context.Context, set *Set, o Object, trusted bool) 
 }
 
 func (c *copier) object(ctx context.Context, set *Set, o Object) (err error) {
-	in, err := set.OpenObject(ctx, o.Name)
+	in, err := set.open(ctx, set.ID(), o) // as it is stored: of an encrypted set nothing is decrypted
 	if err != nil {
 		return err
 	}
@@ -223,6 +223,9 @@ func (c *copier) finish(ctx context.Context, set *Set) error {
 	if err := writeSums(&sums, set.digest, set.manifest); err != nil {
 		return err
 	}
+	if err := c.beside(ctx, set); err != nil {
+		return err
+	}
 	if err := put(ctx, c.to, set.Key(SumsName), []byte(sums.String())); err != nil {
 		return err
 	}
@@ -230,6 +233,31 @@ func (c *copier) finish(ctx context.Context, set *Set) error {
 		return err
 	}
 	return c.to.Delete(context.WithoutCancel(ctx), set.Key(unfinishedName))
+}
+
+// beside copies what an encrypted set has beside its objects: its key, wrapped, and
+// what proves its manifest. Whether these are right who has a key can tell.
+func (c *copier) beside(ctx context.Context, set *Set) error {
+	if !set.Sealed() {
+		return nil
+	}
+	var names []string
+	err := c.from.List(ctx, set.Key(""), func(info store.Info) error {
+		if name := strings.TrimPrefix(info.Key, set.Key("")); beside(name) {
+			names = append(names, name)
+		}
+		return nil
+	})
+	for _, name := range names {
+		var text []byte
+		if err == nil {
+			text, err = readSmall(ctx, c.from, set.Key(name), maxKeyBytes)
+		}
+		if err == nil {
+			err = put(ctx, c.to, set.Key(name), text)
+		}
+	}
+	return err
 }
 
 // manifestText reads the manifest as it is stored.

@@ -17,14 +17,14 @@ import (
 // way of Stage.
 func (w *Writer) Local() bool {
 	_, ok := w.st.(store.Local)
-	return ok
+	return ok && w.seal == nil
 }
 
 // Local reports whether the set's objects are files of this machine, which
 // Path names.
 func (s *Set) Local() bool {
 	_, ok := s.st.(store.Local)
-	return ok
+	return ok && !s.Sealed()
 }
 
 // fetches is how many files of a folder are read at once.

@@ -45,6 +45,7 @@ type Entry struct {
 	Without   []string // those of them without the data of excluded tables
 	Omissions int
 	Failures  []Failure
+	Sealed    *Sealed // nil: it is not encrypted
 
 	Problems []Problem // CheckQuick's, warnings included
 }
@@ -55,15 +56,18 @@ const examined = 16
 
 // List returns every set's folder of the store, oldest first. Only complete
 // entries are backups. Folders that hold neither a manifest nor a mark, and are
-// not named like a set, belong to somebody else and are left out.
-func List(ctx context.Context, st store.Store) ([]Entry, error) {
+// not named like a set, belong to somebody else and are left out. Of encrypted
+// sets the envelope is read. A set that nobody signed who is trusted, where somebody
+// is (WithTrust), is damaged.
+func List(ctx context.Context, st store.Store, options ...Option) ([]Entry, error) {
+	trust := WithTrust(keysOf(options))
 	var mu sync.Mutex
 	var entries []Entry
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(examined)
 	err := eachFolder(groupCtx, st, func(folder setFolder) error {
 		group.Go(func() error {
-			entry, err := examine(groupCtx, st, folder)
+			entry, err := examine(groupCtx, st, folder, trust)
 			if err != nil {
 				return err
 			}
@@ -149,13 +153,13 @@ func eachFolder(ctx context.Context, st store.Store, fn func(setFolder) error) e
 }
 
 // examine returns an error only when the store cannot be asked.
-func examine(ctx context.Context, st store.Store, folder setFolder) (Entry, error) {
+func examine(ctx context.Context, st store.Store, folder setFolder, trust Option) (Entry, error) {
 	entry := Entry{ID: folder.id, Bytes: folder.total}
 	if !folder.has(ManifestName) {
 		entry.Status, entry.Reason = withoutManifest(folder)
 		return entry, nil
 	}
-	set, err := Open(ctx, st, folder.id)
+	set, err := Open(ctx, st, folder.id, trust)
 	if err == nil {
 		return entry, entry.describe(ctx, set, folder)
 	}
@@ -172,8 +176,13 @@ func examine(ctx context.Context, st store.Store, folder setFolder) (Entry, erro
 	return entry, nil
 }
 
+// resumable tells a folder with the beginning of a set that can be gone on with.
+func (f *setFolder) resumable() bool {
+	return f.has(unfinishedName) && (f.has(RunName) || f.has(RunName+sealedSuffix)) && !f.has(ManifestName)
+}
+
 func withoutManifest(folder setFolder) (Status, string) {
-	if folder.has(unfinishedName) && folder.has(RunName) {
+	if folder.resumable() {
 		return StatusUnfinished, "its run was killed, or is still at work; `dbbackup resume " + folder.id + "` goes on with it"
 	}
 	if folder.has(unfinishedName) {
@@ -186,7 +195,7 @@ func (e *Entry) describe(ctx context.Context, set *Set, folder setFolder) error 
 	m := set.manifest
 	e.Status = StatusComplete
 	e.Kind, e.Started, e.Finished = m.Kind, m.Started, m.Finished
-	e.Omissions, e.Failures = len(m.Omissions), m.Failures
+	e.Omissions, e.Failures, e.Sealed = len(m.Omissions), m.Failures, set.envelope.Sealed
 	for i := range m.Databases {
 		e.Databases = append(e.Databases, m.Databases[i].Name)
 		switch selection := m.Databases[i].Selection; {

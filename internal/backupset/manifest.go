@@ -8,7 +8,11 @@ import (
 // Version is the newest format that this package writes. It reads every version
 // up to it and refuses a newer one by name (F1). A set is written in the oldest
 // format that can say what it holds.
-const Version = 2
+const Version = 3
+
+// plainVersion is the newest format of a set that is not encrypted, and of what an
+// encrypted one holds.
+const plainVersion = 2
 
 // Manifest is the content of manifest.json. FORMAT.md specifies every field;
 // readers ignore fields that they do not know.
@@ -21,6 +25,9 @@ type Manifest struct {
 	Host      string    `json:"host"` // where dbbackup ran
 	Started   time.Time `json:"started"`
 	Finished  time.Time `json:"finished"`
+	// Sealed is there in the manifest of an encrypted set, of which it then is the
+	// envelope. Since format 3.
+	Sealed *Sealed `json:"sealed,omitempty"`
 
 	Server    Server     `json:"server"`
 	Globals   *Globals   `json:"globals,omitempty"` // nil: not captured

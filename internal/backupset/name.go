@@ -26,7 +26,7 @@ const (
 // safe as paths on any system and need no escaping in SHA256SUMS.
 func CheckName(name string) error {
 	switch name {
-	case ManifestName, SumsName, unfinishedName:
+	case ManifestName, SumsName, unfinishedName, macName, signatureName:
 		return fmt.Errorf("object name %s is reserved", name)
 	}
 	if len(name) > maxNameBytes {

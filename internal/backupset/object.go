@@ -19,7 +19,8 @@ import (
 )
 
 // ErrNotLocal is returned by Stage for a store whose objects are not files of
-// this machine.
+// this machine, and for a set that is encrypted, whose objects are not what a
+// child process reads or writes.
 var ErrNotLocal = errors.New("the store is not local")
 
 // ObjectWriter receives one object's bytes. Exactly one of Commit and Abort
@@ -29,6 +30,7 @@ type ObjectWriter struct {
 	set   *Writer
 	name  string
 	out   store.Writer
+	seal  *sealedWriter // nil: what is written is what is stored
 	sum   hash.Hash
 	bytes int64
 	ended bool
@@ -45,15 +47,26 @@ func (w *Writer) Object(ctx context.Context, name string, expect int64) (*Object
 		w.release(name)
 		return nil, err
 	}
-	return &ObjectWriter{set: w, name: name, out: out, sum: sha256.New()}, nil
+	o := &ObjectWriter{set: w, name: name, out: out, sum: sha256.New()}
+	if w.seal != nil {
+		if o.seal, err = w.seal.encrypt(out); err != nil {
+			return nil, errors.Join(fmt.Errorf("object %s: %w", name, err), o.Abort())
+		}
+	}
+	return o, nil
 }
 
-// Write hands p to the store and hashes what the store took (B2).
+// Write hands p to the store and hashes what the store took (B2). Of a set that
+// is encrypted the store takes something else, which is hashed, too.
 func (o *ObjectWriter) Write(p []byte) (int, error) {
 	if o.ended {
 		return 0, fmt.Errorf("write object %s after its end", o.name)
 	}
-	n, err := o.out.Write(p)
+	to := io.Writer(o.out)
+	if o.seal != nil {
+		to = o.seal
+	}
+	n, err := to.Write(p)
 	o.sum.Write(p[:n])
 	o.bytes += int64(n)
 	return n, err
@@ -69,9 +82,18 @@ func (o *ObjectWriter) Commit() (Object, error) {
 		return Object{}, fmt.Errorf("commit object %s after its end", o.name)
 	}
 	o.ended = true
+	if o.seal != nil {
+		if err := o.seal.Close(); err != nil {
+			o.set.release(o.name)
+			return Object{}, errors.Join(err, o.out.Abort())
+		}
+	}
 	if err := o.out.Commit(); err != nil {
 		o.set.release(o.name)
 		return Object{}, err
+	}
+	if o.seal != nil {
+		o.set.seal.record(o.name, o.seal.object(o.name))
 	}
 	object := Object{Name: o.name, Bytes: o.bytes, SHA256: hex.EncodeToString(o.sum.Sum(nil))}
 	o.set.release(o.name, object)
@@ -100,11 +122,11 @@ type Staged struct {
 	ended bool
 }
 
-// Stage reserves name for a file or a folder. Stores that are not local
-// return ErrNotLocal.
+// Stage reserves name for a file or a folder. Sets that are not Local return
+// ErrNotLocal.
 func (w *Writer) Stage(ctx context.Context, name string) (*Staged, error) {
 	local, ok := w.st.(store.Local)
-	if !ok {
+	if !ok || w.seal != nil {
 		return nil, fmt.Errorf("stage object %s: %w", name, ErrNotLocal)
 	}
 	if err := w.reserve(name); err != nil {

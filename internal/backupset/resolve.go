@@ -31,8 +31,8 @@ type Want struct {
 // notes are for the operator: Latest passes over newer sets that are damaged or
 // lack something, and says so. An
 // id that is given is returned even if its set is damaged: Open says why.
-func Resolve(ctx context.Context, st store.Store, ref string, want Want) (id string, notes []string, err error) {
-	entries, err := List(ctx, st)
+func Resolve(ctx context.Context, st store.Store, ref string, want Want, options ...Option) (id string, notes []string, err error) {
+	entries, err := List(ctx, st, options...)
 	if err != nil {
 		return "", nil, err
 	}

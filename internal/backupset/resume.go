@@ -25,7 +25,7 @@ func (w *Writer) WriteScratch(ctx context.Context, name string, data []byte) err
 	if err := w.reserve(name); err != nil {
 		return err
 	}
-	err := put(ctx, w.st, w.key(name), data)
+	err := w.putScratch(ctx, name, data)
 	w.release(name)
 	if err != nil {
 		return fmt.Errorf("scratch object %s: %w", name, err)
@@ -55,7 +55,9 @@ func (w *Writer) dropScratch(ctx context.Context) error {
 // Reopen returns a writer that goes on with an unfinished set. What is there
 // can be read with Scratch and taken over with Adopt and KeepScratch; DiscardRest deletes
 // all else, and comes before the first new object. The caller holds the store's lock.
-func Reopen(ctx context.Context, st store.Store, id string) (*Writer, error) {
+// A set that is encrypted must be opened (WithSealing), which without a key is
+// fault.Precondition.
+func Reopen(ctx context.Context, st store.Store, id string, options ...WriterOption) (*Writer, error) {
 	if err := CheckID(id); err != nil {
 		return nil, fault.New(fault.Usage, "", "reopen backup set: %w", err)
 	}
@@ -71,16 +73,37 @@ func Reopen(ctx context.Context, st store.Store, id string) (*Writer, error) {
 		return nil, fault.New(fault.Usage, "", "backup set %s is complete: there is nothing to resume", id)
 	case !folder.has(unfinishedName):
 		return nil, fault.New(fault.NotFound, "list shows what is in the store", "there is no unfinished backup set %s", id)
-	case !folder.has(RunName):
+	case !folder.resumable():
 		return nil, fault.New(fault.NotFound, "back up again; only runs of the native engine can be gone on with", "backup set %s cannot be resumed: it does not say what was asked for", id)
 	}
 	w := newWriter(st, id)
-	for name := range folder.bytes {
-		if name != unfinishedName {
-			w.found[name] = true
+	if folder.has(RunName + sealedSuffix) {
+		if w.seal, err = sealingOf(options).reopen(ctx, st, id); err != nil {
+			return nil, fmt.Errorf("reopen backup set %s: %w", id, err)
 		}
+	} else if len(options) > 0 && sealingOf(options).To != nil {
+		return nil, fault.New(fault.Precondition, "go on with it without --encrypt, or back up again", "unfinished backup set %s is not encrypted", id)
+	}
+	for name := range folder.bytes {
+		w.find(name)
 	}
 	return w, nil
+}
+
+// find notes down what an interrupted run left, by its name in the store.
+func (w *Writer) find(stored string) {
+	name := stored
+	switch {
+	case stored == unfinishedName, w.seal != nil && isKeyFile(stored):
+		return
+	case w.seal == nil:
+	case stored == originName:
+		w.scratch[originName] = true
+		return
+	case strings.HasSuffix(stored, sealedSuffix) && CheckName(logicalName(stored)) == nil:
+		name = logicalName(stored)
+	}
+	w.found[name] = stored
 }
 
 // maxScratchBytes bounds what is read of a scratch object.
@@ -89,6 +112,9 @@ const maxScratchBytes = 64 << 20
 // Scratch reads a scratch object of the interrupted run. It has no digest:
 // whoever uses it checks what it says.
 func (w *Writer) Scratch(ctx context.Context, name string) ([]byte, error) {
+	if w.seal != nil {
+		return w.openScratch(ctx, name)
+	}
 	in, err := w.st.Open(ctx, w.key(name))
 	if err != nil {
 		return nil, fmt.Errorf("scratch object %s: %w", name, err)
@@ -120,10 +146,17 @@ func (w *Writer) Found(folder string) []string {
 // is refused.
 func (w *Writer) Adopt(ctx context.Context, want Object) error {
 	w.mu.Lock()
-	found := w.found[want.Name]
+	found := w.found[want.Name] != ""
 	w.mu.Unlock()
 	if !found {
 		return damaged(nil, "object %s is not there", want.Name)
+	}
+	if w.seal != nil {
+		if err := w.readSealed(ctx, want); err != nil {
+			return err
+		}
+		w.adopt(want)
+		return nil
 	}
 	in, err := w.st.Open(ctx, w.key(want.Name))
 	if err != nil {
@@ -138,19 +171,23 @@ func (w *Writer) Adopt(ctx context.Context, want Object) error {
 	if digest := hex.EncodeToString(sum.Sum(nil)); n != want.Bytes || digest != want.SHA256 {
 		return damaged(nil, "object %s is not what the interrupted run wrote", want.Name)
 	}
+	w.adopt(want)
+	return nil
+}
+
+func (w *Writer) adopt(o Object) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.found, want.Name)
-	w.objects[want.Name] = want
-	w.count(want.Name, 1)
-	return nil
+	delete(w.found, o.Name)
+	w.objects[o.Name] = o
+	w.count(o.Name, 1)
 }
 
 // KeepScratch keeps a scratch object of the interrupted run as one of this run.
 func (w *Writer) KeepScratch(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.found[name] {
+	if w.found[name] != "" {
 		delete(w.found, name)
 		w.scratch[name] = true
 	}
@@ -159,7 +196,10 @@ func (w *Writer) KeepScratch(name string) {
 // DiscardRest deletes what the interrupted run left and nobody took over.
 func (w *Writer) DiscardRest(ctx context.Context) error {
 	for _, name := range w.Found("") {
-		if err := w.st.Delete(ctx, w.key(name)); err != nil {
+		w.mu.Lock()
+		stored := w.found[name]
+		w.mu.Unlock()
+		if err := w.st.Delete(ctx, w.id+"/"+stored); err != nil {
 			return fmt.Errorf("discard object %s of backup set %s: %w", name, w.id, err)
 		}
 		w.mu.Lock()
@@ -218,12 +258,12 @@ func Tidy(ctx context.Context, st store.Store) ([]string, error) {
 		}
 		for _, name := range slices.Sorted(maps.Keys(folder.bytes)) {
 			if !set.index.has(name) && isScratch(name) {
-				if err := st.Delete(ctx, set.Key(name)); err != nil {
+				if err := st.Delete(ctx, folder.id+"/"+name); err != nil {
 					return ids, err
 				}
 			}
 		}
-		if err := st.Delete(ctx, set.Key(unfinishedName)); err != nil {
+		if err := st.Delete(ctx, folder.id+"/"+unfinishedName); err != nil {
 			return ids, err
 		}
 		ids = append(ids, folder.id)
@@ -234,7 +274,9 @@ func Tidy(ctx context.Context, st store.Store) ([]string, error) {
 // JournalFolder is the folder, at any depth, whose objects are scratch objects.
 const JournalFolder = "journal"
 
-func isScratch(name string) bool { return name == RunName || isJournal(name) }
+func isScratch(name string) bool {
+	return name == RunName || name == RunName+sealedSuffix || name == originName || isJournal(name)
+}
 
 func isJournal(name string) bool { return strings.Contains(name, "/"+JournalFolder+"/") }
 
@@ -242,7 +284,7 @@ func isJournal(name string) bool { return strings.Contains(name, "/"+JournalFold
 func Resumable(ctx context.Context, st store.Store) ([]string, error) {
 	var ids []string
 	err := eachFolder(ctx, st, func(folder setFolder) error {
-		if folder.has(unfinishedName) && folder.has(RunName) && !folder.has(ManifestName) {
+		if folder.resumable() {
 			ids = append(ids, folder.id)
 		}
 		return nil

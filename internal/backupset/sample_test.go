@@ -73,8 +73,8 @@ func sampleManifest() Manifest {
 }
 
 // writeSample writes a whole set, with a database that fails and is dropped.
-func writeSample(ctx context.Context, st store.Store, id string) error {
-	w, err := Create(ctx, st, id)
+func writeSample(ctx context.Context, st store.Store, id string, options ...WriterOption) error {
+	w, err := Create(ctx, st, id, options...)
 	if err != nil {
 		return err
 	}
@@ -106,6 +106,14 @@ func writeSample(ctx context.Context, st store.Store, id string) error {
 }
 
 func stageSample(ctx context.Context, w *Writer) error {
+	if w.Sealed() {
+		for _, name := range []string{"toc.dat", "3001.dat.gz", "3002.dat.gz"} {
+			if err := w.WriteFile(ctx, "databases/db10.dir/"+name, []byte("content of "+name)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	s, err := w.Stage(ctx, "databases/db10.dir")
 	if err != nil {
 		return err
@@ -125,9 +133,9 @@ func stageSample(ctx context.Context, w *Writer) error {
 }
 
 // mustOpen opens a set that must be in order.
-func mustOpen(t *testing.T, st store.Store, id string) *Set {
+func mustOpen(t *testing.T, st store.Store, id string, options ...Option) *Set {
 	t.Helper()
-	set, err := Open(t.Context(), st, id)
+	set, err := Open(t.Context(), st, id, options...)
 	must(t, err)
 	if problems := append(set.CheckQuick(t.Context()), set.CheckDigests(t.Context(), nil)...); len(problems) != 0 {
 		t.Fatalf("problems: %+v", problems)

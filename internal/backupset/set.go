@@ -16,17 +16,24 @@ import (
 
 // Set is a set that exists: its manifest was read, is valid and matches
 // SHA256SUMS. Its objects were not looked at. It is safe for concurrent use.
+//
+// A set that is encrypted is locked unless it was opened with a key: it then has
+// its envelope for a manifest, and its objects can be checked, but not read.
 type Set struct {
 	st       store.Store
 	manifest *Manifest
 	digest   string // SHA-256 of manifest.json
 	index    objectIndex
+
+	envelope *Manifest // manifest.json; the manifest itself unless the set is encrypted
+	unsealed           // of a set that is encrypted and not locked
 }
 
 // Open reads a set's manifest. A missing set is fault.NotFound, a manifest or
 // SHA256SUMS that is not what was written fault.Integrity naming the file, and
-// a newer format fault.Precondition naming the version that reads it.
-func Open(ctx context.Context, st store.Store, id string) (*Set, error) {
+// a newer format fault.Precondition naming the version that reads it. With keys
+// (WithKeys) a set that they do not open is fault.WrongKey.
+func Open(ctx context.Context, st store.Store, id string, options ...Option) (*Set, error) {
 	if err := CheckID(id); err != nil {
 		return nil, fault.New(fault.Usage, "", "open backup set: %w", err)
 	}
@@ -37,7 +44,11 @@ func Open(ctx context.Context, st store.Store, id string) (*Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open backup set %s: %w", id, err)
 	}
-	return &Set{st: st, manifest: m, digest: digest, index: m.Objects}, nil
+	set := &Set{st: st, manifest: m, digest: digest, index: m.Objects, envelope: m}
+	if err := set.authenticate(ctx, keysOf(options)); err != nil {
+		return nil, fmt.Errorf("open backup set %s: %w", id, err)
+	}
+	return set, nil
 }
 
 // explainMissing tells a set that never was from one that is unfinished and
@@ -136,8 +147,8 @@ func (s *Set) Manifest() *Manifest { return s.manifest }
 // Store returns the store that the set lives in.
 func (s *Set) Store() store.Store { return s.st }
 
-// Key returns the store's key of an object, or of a folder of objects.
-func (s *Set) Key(name string) string { return s.manifest.ID + "/" + name }
+// Key returns the store's key of a file of the set, by its name in the store.
+func (s *Set) Key(stored string) string { return s.manifest.ID + "/" + stored }
 
 // Object returns what the manifest says of an object.
 func (s *Set) Object(name string) (Object, bool) { return s.index.find(name) }
@@ -151,14 +162,14 @@ func (s *Set) Below(folder string) []Object {
 
 // Path returns the path of an object, or of a folder of objects, for a child
 // process to read: no link is on the way to it or in it. What is missing, or
-// is something else than files and folders, is fault.Integrity. Stores that are
-// not local return ErrNotLocal.
+// is something else than files and folders, is fault.Integrity. Sets that are
+// not Local return ErrNotLocal.
 func (s *Set) Path(name string) (string, error) {
 	local, ok := s.st.(store.Local)
-	if !ok {
+	if !ok || s.Sealed() {
 		return "", fmt.Errorf("path of object %s: %w", name, ErrNotLocal)
 	}
-	path, err := local.Path(s.Key(name))
+	path, err := local.Path(s.ID() + "/" + name)
 	if err != nil {
 		return "", damaged(err, "object %s of backup set %s", name, s.ID())
 	}
@@ -170,14 +181,21 @@ func (s *Set) Path(name string) (string, error) {
 // not the manifest's. It never returns more bytes than the manifest says. Who
 // stops before the end knows nothing about what was read. The caller closes it.
 func (s *Set) OpenObject(ctx context.Context, name string) (io.ReadCloser, error) {
+	if s.Locked() {
+		return nil, errLocked(s.ID())
+	}
 	object, ok := s.Object(name)
 	if !ok {
 		return nil, fault.New(fault.NotFound, "", "open object %s of backup set %s: the manifest has no such object", name, s.ID())
 	}
+	if s.Sealed() {
+		return s.openSealed(ctx, s.ID(), object)
+	}
 	return s.open(ctx, s.ID(), object)
 }
 
-// open reads an object of the set, or one of another set that it refers to.
+// open reads an object as it is stored, of the set or of another set that it
+// refers to.
 func (s *Set) open(ctx context.Context, id string, object Object) (io.ReadCloser, error) {
 	label := fmt.Sprintf("object %s of backup set %s", object.Name, id)
 	in, err := s.st.Open(ctx, id+"/"+object.Name)

@@ -19,7 +19,7 @@ const (
 // few that do not hold. It does not look at the objects.
 func (m *Manifest) Validate() error {
 	index, err := m.checkObjects()
-	return errors.Join(m.checkHead(), m.checkTimes(), err, m.checkGlobals(index), m.checkDatabases(index), m.checkReferences(), m.Resources.check("manifest"))
+	return errors.Join(m.checkHead(), m.checkTimes(), err, m.checkSealed(index), m.checkGlobals(index), m.checkDatabases(index), m.checkReferences(), m.Resources.check("manifest"))
 }
 
 func (m *Manifest) checkHead() error {
@@ -35,7 +35,7 @@ func (m *Manifest) checkHead() error {
 	}
 	switch m.Kind {
 	case Cluster:
-		if len(m.Databases) == 0 && m.Globals == nil {
+		if len(m.Databases) == 0 && m.Globals == nil && m.Sealed == nil {
 			errs = append(errs, errors.New("the set holds nothing: no database and no globals"))
 		}
 	case Single:
@@ -154,16 +154,19 @@ func (m *Manifest) checkDatabases(index objectIndex) error {
 			return fmt.Errorf("database %q is listed twice", db.Name)
 		}
 		names[db.Name] = true
-		if err := db.check(index); err != nil {
+		if err := db.check(index, m.Sealed != nil); err != nil {
 			return fmt.Errorf("database %q: %w", db.Name, err)
 		}
 	}
 	return nil
 }
 
-func (db *Database) check(index objectIndex) error {
+func (db *Database) check(index objectIndex, sealed bool) error {
 	if db.Name == "" || len(db.Name) > 63 || strings.ContainsRune(db.Name, 0) {
 		return errors.New("the name is empty, longer than 63 bytes or holds a NUL")
+	}
+	if sealed { // where what lies is for the inner manifest to say
+		return db.checkNumbers()
 	}
 	if err := db.checkDump(index); err != nil {
 		return err

@@ -22,7 +22,8 @@ func TestValidate(t *testing.T) {
 		change func(*Manifest)
 	}{
 		{"format is 0", func(m *Manifest) { m.Format = 0 }},
-		{"format is 3", func(m *Manifest) { m.Format = 3 }},
+		{"format is 4", func(m *Manifest) { m.Format = 4 }},
+		{"how it is encrypted", func(m *Manifest) { m.Format = 3 }},
 		{"needs_tool", func(m *Manifest) { m.NeedsTool = "" }},
 		{"tool is not named", func(m *Manifest) { m.Tool.Version = "" }},
 		{"set id", func(m *Manifest) { m.ID = "../x" }},

@@ -19,12 +19,7 @@ import (
 )
 
 // needsTool is the oldest dbbackup that reads a format.
-func needsTool(format int) string {
-	if format < 2 {
-		return "1.0.0"
-	}
-	return "1.1.0"
-}
+func needsTool(format int) string { return fmt.Sprintf("1.%d.0", max(format, 1)-1) }
 
 // formatOf is the oldest format that can say what m holds.
 func formatOf(m *Manifest) int {
@@ -55,33 +50,54 @@ func (s state) String() string {
 // Writer writes one set. Its methods may be called from several goroutines.
 // It ends with Commit or Abandon; misuse is an error and not a corrupt set.
 type Writer struct {
-	st store.Store
-	id string
+	st   store.Store
+	id   string
+	seal *sealing // nil: the set is not encrypted
 
 	mu      sync.Mutex
 	state   state
 	objects map[string]Object // committed
 	scratch map[string]bool   // committed, but no part of the set: deleted before it is committed
-	found   map[string]bool   // left by an interrupted run, see Reopen
+	found   map[string]string // left by an interrupted run, see Reopen: by name, as it is stored
 	open    map[string]bool   // reserved by an object or a stage that has not ended
 	folders map[string]int    // how many of both lie in each folder
 }
 
 // Create claims id in the store and returns the writer of the new set. An id
 // under which anything exists is store.ErrExist: take the next one (NewID).
-func Create(ctx context.Context, st store.Store, id string) (*Writer, error) {
+func Create(ctx context.Context, st store.Store, id string, options ...WriterOption) (*Writer, error) {
 	if err := CheckID(id); err != nil {
 		return nil, fault.New(fault.Usage, "", "create backup set: %w", err)
 	}
 	if err := claim(ctx, st, id); err != nil {
 		return nil, fmt.Errorf("create backup set %s: %w", id, err)
 	}
-	return newWriter(st, id), nil
+	w := newWriter(st, id)
+	if len(options) == 0 {
+		return w, nil
+	}
+	var err error
+	if w.seal, err = sealingOf(options).begin(ctx, st, id); err != nil {
+		err = fmt.Errorf("create backup set %s: %w", id, err)
+		return nil, errors.Join(err, w.Abandon(context.WithoutCancel(ctx)))
+	}
+	if w.seal.signer != nil {
+		w.scratch[originName] = true
+	}
+	return w, nil
+}
+
+func sealingOf(options []WriterOption) Sealing {
+	var s Sealing
+	for _, option := range options {
+		option(&s)
+	}
+	return s
 }
 
 func newWriter(st store.Store, id string) *Writer {
 	return &Writer{
-		st: st, id: id, objects: map[string]Object{}, scratch: map[string]bool{}, found: map[string]bool{},
+		st: st, id: id, objects: map[string]Object{}, scratch: map[string]bool{}, found: map[string]string{},
 		open: map[string]bool{}, folders: map[string]int{},
 	}
 }
@@ -123,12 +139,21 @@ func put(ctx context.Context, st store.Store, key string, data []byte) error {
 // ID returns the set's id.
 func (w *Writer) ID() string { return w.id }
 
-func (w *Writer) key(name string) string { return w.id + "/" + name }
+// key is where an object or a scratch object of the set is stored.
+func (w *Writer) key(name string) string {
+	if w.seal != nil && name != originName {
+		name += sealedSuffix
+	}
+	return w.id + "/" + name
+}
 
 // reserve takes a name for an object, or for a folder of objects.
 func (w *Writer) reserve(name string) error {
 	if err := CheckName(name); err != nil {
 		return err
+	}
+	if w.seal != nil && (isKeyFile(name) || name == referencesKey || name == originName) {
+		return fmt.Errorf("object name %s is reserved in an encrypted set", name)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -146,7 +171,7 @@ func (w *Writer) reserve(name string) error {
 // taken reports whether name is, contains or lies in something there.
 func (w *Writer) taken(name string) bool {
 	for _, path := range append(foldersOf(name), name) {
-		if _, ok := w.objects[path]; ok || w.open[path] || w.scratch[path] || w.found[path] {
+		if _, ok := w.objects[path]; ok || w.open[path] || w.scratch[path] || w.found[path] != "" {
 			return true
 		}
 	}
@@ -266,7 +291,7 @@ func (w *Writer) forget(names []string) ([]string, error) {
 // (store.ErrDenied) keeps the mark, and what else is of no use any more, until
 // Tidy is called by somebody who may: beside a manifest it means nothing.
 func (w *Writer) Commit(ctx context.Context, m Manifest) error {
-	objects, err := w.seal()
+	objects, err := w.close()
 	if err != nil {
 		return fmt.Errorf("commit backup set %s: %w", w.id, err)
 	}
@@ -278,7 +303,7 @@ func (w *Writer) Commit(ctx context.Context, m Manifest) error {
 	ctx = context.WithoutCancel(ctx)
 	err = w.dropScratch(ctx)
 	if err == nil {
-		err = w.st.Delete(ctx, w.key(unfinishedName))
+		err = w.st.Delete(ctx, w.id+"/"+unfinishedName)
 	}
 	if err != nil && !errors.Is(err, store.ErrDenied) {
 		return fault.New(fault.Failed, "the set is complete and usable; delete that file",
@@ -287,8 +312,8 @@ func (w *Writer) Commit(ctx context.Context, m Manifest) error {
 	return nil
 }
 
-// seal ends the writing of objects and returns them in order.
-func (w *Writer) seal() ([]Object, error) {
+// close ends the writing of objects and returns them in order.
+func (w *Writer) close() ([]Object, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.state != writing {
@@ -335,19 +360,28 @@ func (w *Writer) publish(ctx context.Context, m *Manifest) error {
 		return fmt.Errorf("encode manifest: %w", err)
 	}
 	text = append(text, '\n')
-	// What this package would not read back must not be published.
-	if _, err := decodeManifest(bytes.NewReader(text)); err != nil {
-		return fmt.Errorf("read manifest back: %w", err)
-	}
-	digest := sha256.Sum256(text)
-	var sums bytes.Buffer
-	if err := writeSums(&sums, hex.EncodeToString(digest[:]), m); err != nil {
+	if _, err := readBack(text); err != nil {
 		return err
 	}
-	if err := put(ctx, w.st, w.key(SumsName), sums.Bytes()); err != nil {
+	sums, err := sumsOf(text, m)
+	if err != nil {
+		return err
+	}
+	if w.seal != nil {
+		return w.publishSealed(ctx, m, text, sums)
+	}
+	if err := put(ctx, w.st, w.key(SumsName), sums); err != nil {
 		return err
 	}
 	return put(ctx, w.st, w.key(ManifestName), text)
+}
+
+// sumsOf is the SHA256SUMS of a manifest and its text.
+func sumsOf(text []byte, m *Manifest) ([]byte, error) {
+	digest := sha256.Sum256(text)
+	var sums bytes.Buffer
+	err := writeSums(&sums, hex.EncodeToString(digest[:]), m)
+	return sums.Bytes(), err
 }
 
 // Abandon removes everything of a set that was not committed. Every object and
