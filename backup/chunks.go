@@ -12,6 +12,7 @@ import (
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/engine/pgcopy"
 	"dbbackup/internal/engine/pgdump"
+	"dbbackup/internal/fault"
 	"dbbackup/internal/report"
 	"dbbackup/internal/store"
 )
@@ -100,7 +101,7 @@ func (r *run) openOlder(ctx context.Context) error {
 	if !r.o.Incremental {
 		return nil
 	}
-	entries, err := backupset.List(ctx, r.o.Store)
+	entries, err := backupset.List(ctx, r.o.Store, r.o.reads()...)
 	if err != nil {
 		return err
 	}
@@ -111,7 +112,8 @@ func (r *run) openOlder(ctx context.Context) error {
 		}
 	}
 	for _, e := range slices.Backward(entries) {
-		if e.Status != backupset.StatusComplete || !wants(wanted, e.Databases) {
+		// What is encrypted refers to what is encrypted, and nothing else does.
+		if e.Status != backupset.StatusComplete || !wants(wanted, e.Databases) || (e.Sealed != nil) != (r.o.Sealing != nil) {
 			continue
 		}
 		set, err := r.openBase(ctx, e.ID)
@@ -151,7 +153,10 @@ func (r *run) openBase(ctx context.Context, id string) (*backupset.Set, error) {
 			return nil, err
 		}
 	}
-	set, err := backupset.Open(ctx, r.o.Store, id)
+	set, err := backupset.Open(ctx, r.o.Store, id, r.o.reads()...)
+	if fault.Is(err, fault.WrongKey) {
+		r.o.Report.Warn("a set cannot be started from; looking for an older one", report.F("set", id), report.F("because", err))
+	}
 	if err != nil {
 		return nil, ctx.Err() // list says what is wrong with it
 	}
@@ -169,6 +174,9 @@ func (r *run) addOlder(ctx context.Context, base *pgcopy.Base, p plan) {
 				continue
 			}
 			contents, err := set.Contents(ctx, d)
+			if err == nil {
+				err = r.set.Refer(set)
+			}
 			if err != nil {
 				r.o.Report.Warn("a set cannot be started from; looking for an older one", report.F("set", set.ID()), report.F("because", err))
 				continue
@@ -206,7 +214,7 @@ func (r *run) reopen(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if r.set, err = backupset.Reopen(ctx, r.o.Store, r.o.Resume); err != nil {
+	if r.set, err = backupset.Reopen(ctx, r.o.Store, r.o.Resume, r.o.writes()...); err != nil {
 		return err
 	}
 	r.set.KeepScratch(backupset.RunName)
@@ -240,8 +248,14 @@ func (r *run) dropSuperseded(ctx context.Context) error {
 		return err
 	}
 	for _, id := range resumable {
-		former, err := askedFor(ctx, r.o.Store, id)
-		if err != nil || !former.supersededBy(r.o) {
+		former, err := askedFor(ctx, r.o, id)
+		if fault.Is(err, fault.Precondition) || fault.Is(err, fault.WrongKey) {
+			// What it was asked for cannot be read here. A whole set of the same
+			// database, or of the cluster, has all of it.
+			if !r.o.whole() || backupset.Prefix(id) != backupset.Prefix(r.set.ID()) {
+				continue
+			}
+		} else if err != nil || !former.supersededBy(r.o) {
 			continue // gc removes what nobody understands
 		}
 		if err := backupset.RemoveUnfinished(ctx, r.o.Store, id); err != nil {

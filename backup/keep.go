@@ -35,7 +35,7 @@ func (r *run) keepBases(ctx context.Context) error {
 func (r *run) extendLocks(ctx context.Context, place store.Lockable) error {
 	until := r.o.Now().Add(place.LockPeriod())
 	for _, ref := range r.manifest.References {
-		if err := place.ExtendLock(ctx, ref.Set+"/"+ref.Name, until); err != nil {
+		if err := place.ExtendLock(ctx, r.set.ReferenceKey(ref), until); err != nil {
 			return fmt.Errorf("backup set %s is complete, but an object that it refers to is not kept as long as it is: %w", r.set.ID(), err)
 		}
 	}

@@ -20,6 +20,10 @@ type Options struct {
 	Store  store.Place
 	Report report.Reporter
 
+	// Sealing encrypts the set. A run that goes on with one needs no recipients: it
+	// is encrypted as it was begun, or not at all. nil: nothing is encrypted.
+	Sealing *backupset.Sealing
+
 	Kind     backupset.Kind
 	Database string   // Single: the database, by its exact name
 	Exclude  []string // Cluster: patterns of databases to leave out
@@ -99,6 +103,9 @@ func (o Options) Validate() error {
 // validateNative looks at what concerns the native engine alone.
 func (o Options) validateNative() error {
 	switch {
+	case o.Incremental && o.Sealing != nil && o.Sealing.Keys.Ring.Empty():
+		return fault.New(fault.Precondition, "give --identity FILE or --keys DIR, or leave --incremental out",
+			"what is unchanged can only be told from an encrypted set that this host can read, and no identity was given")
 	case o.Incremental && len(o.PerDatabase) == 0 && o.Defaults.Mode != backupset.Auto && o.Defaults.Mode != backupset.Chunked:
 		return fault.New(fault.Usage, "give --mode chunked, or leave the mode to auto", "incremental backups are not for mode %s", o.Defaults.Mode)
 	case o.MaxRate < 0 || o.MaxConnections < 0 || o.MaxLag < 0 || o.MaxSnapshotAge < 0:
@@ -131,6 +138,22 @@ func (s Settings) validate(of string) error {
 }
 
 // settings returns what holds for a database.
+// writes are the options of a set's writer.
+func (o Options) writes() []backupset.WriterOption {
+	if o.Sealing == nil {
+		return nil
+	}
+	return []backupset.WriterOption{backupset.WithSealing(*o.Sealing)}
+}
+
+// reads are the options to open older sets with.
+func (o Options) reads() []backupset.Option {
+	if o.Sealing == nil {
+		return nil
+	}
+	return []backupset.Option{backupset.WithKeys(o.Sealing.ReadKeys())}
+}
+
 func (o Options) settings(database string) Settings {
 	if s, ok := o.PerDatabase[database]; ok {
 		return s

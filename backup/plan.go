@@ -218,7 +218,7 @@ func (r *run) chooseMode(p plan) (backupset.Mode, string) {
 		return backupset.Chunked, "an incremental backup was asked for"
 	}
 	if r.piped() {
-		return backupset.Chunked, "pg_dump's archives restore by one session from a store that is no folder"
+		return backupset.Chunked, "pg_dump's archives restore by one session when they are encrypted, or from a store that is no folder"
 	}
 	size, limit := bytesize.Format(p.database.Bytes), bytesize.Format(p.settings.ChunkedOver)
 	if p.database.Bytes > p.settings.ChunkedOver {
@@ -229,6 +229,9 @@ func (r *run) chooseMode(p plan) (backupset.Mode, string) {
 
 // piped reports whether pg_dump cannot write into the store itself.
 func (r *run) piped() bool {
+	if r.o.Sealing != nil {
+		return true
+	}
 	_, local := r.o.Store.(store.Local)
 	return !local && r.o.Store != nil // a survey has none
 }
@@ -242,7 +245,7 @@ func (r *run) obstacle(ctx context.Context, conn *pg.Conn, p plan) error {
 	}
 	if p.mode == backupset.Directory && r.piped() {
 		return fault.New(fault.Usage, "use --mode chunked, which is parallel too",
-			"database %s: pg_dump writes directory archives into folders only, and the store %s is none", name, r.o.Store)
+			"database %s: pg_dump writes directory archives itself, which needs a store that is a folder, and no encryption", name)
 	}
 	if len(gaps.RowSecurity) > 0 {
 		return fault.New(fault.Precondition, fmt.Sprintf("ALTER ROLE %s BYPASSRLS", pgname.Ident(r.o.Source.User)),

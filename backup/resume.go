@@ -9,7 +9,6 @@ import (
 
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/fault"
-	"dbbackup/internal/store"
 )
 
 // asked is what of the options decides what a set will hold. It is stored with
@@ -25,11 +24,15 @@ type asked struct {
 	Defaults       Settings            `json:"defaults"`
 	PerDatabase    map[string]Settings `json:"per_database,omitempty"`
 	Incremental    bool                `json:"incremental,omitempty"`
+
+	sealed bool
 }
 
 func (o Options) asked() ([]byte, error) {
 	return json.MarshalIndent(asked{
-		o.Kind, o.Database, o.Exclude, o.Tables, o.Schemas, o.ExcludeTables, o.ExcludeSchemas, o.Defaults, o.PerDatabase, o.Incremental,
+		Kind: o.Kind, Database: o.Database, Exclude: o.Exclude, Tables: o.Tables, Schemas: o.Schemas,
+		ExcludeTables: o.ExcludeTables, ExcludeSchemas: o.ExcludeSchemas,
+		Defaults: o.Defaults, PerDatabase: o.PerDatabase, Incremental: o.Incremental,
 	}, "", "  ")
 }
 
@@ -44,9 +47,12 @@ func Resuming(ctx context.Context, o Options) (Options, error) {
 	if err != nil {
 		return o, err
 	}
-	a, err := askedFor(ctx, o.Store, id)
+	a, err := askedFor(ctx, o, id)
 	if err != nil {
 		return o, err
+	}
+	if !a.sealed {
+		o.Sealing = nil
 	}
 	o.Resume, o.Kind, o.Database, o.Exclude, o.Incremental = id, a.Kind, a.Database, a.Exclude, a.Incremental
 	o.Tables, o.Schemas, o.ExcludeTables, o.ExcludeSchemas = a.Tables, a.Schemas, a.ExcludeTables, a.ExcludeSchemas
@@ -56,8 +62,8 @@ func Resuming(ctx context.Context, o Options) (Options, error) {
 
 // askedFor reads what the run of an unfinished set was asked for. The error says
 // why what is none cannot be gone on with.
-func askedFor(ctx context.Context, place store.Store, id string) (a asked, err error) {
-	set, err := backupset.Reopen(ctx, place, id)
+func askedFor(ctx context.Context, o Options, id string) (a asked, err error) {
+	set, err := backupset.Reopen(ctx, o.Store, id, o.writes()...)
 	if err != nil {
 		return a, err
 	}
@@ -68,15 +74,20 @@ func askedFor(ctx context.Context, place store.Store, id string) (a asked, err e
 	if err := json.Unmarshal(text, &a); err != nil {
 		return a, fault.New(fault.Integrity, "back up again", "unfinished set %s: object %s: %w", id, backupset.RunName, err)
 	}
+	a.sealed = set.Sealed()
 	return a, nil
 }
 
 // supersededBy reports whether a set of other options holds all that was asked for.
 func (a asked) supersededBy(o Options) bool {
-	whole := len(o.Exclude)+len(o.Tables)+len(o.Schemas)+len(o.ExcludeTables)+len(o.ExcludeSchemas) == 0
 	same := slices.Equal(a.Exclude, o.Exclude) && slices.Equal(a.Tables, o.Tables) && slices.Equal(a.Schemas, o.Schemas) &&
 		slices.Equal(a.ExcludeTables, o.ExcludeTables) && slices.Equal(a.ExcludeSchemas, o.ExcludeSchemas)
-	return a.Kind == o.Kind && a.Database == o.Database && (whole || same)
+	return a.Kind == o.Kind && a.Database == o.Database && (o.whole() || same)
+}
+
+// whole reports whether nothing of what the run is of was left out.
+func (o Options) whole() bool {
+	return len(o.Exclude)+len(o.Tables)+len(o.Schemas)+len(o.ExcludeTables)+len(o.ExcludeSchemas) == 0
 }
 
 // chooseResumable finds the set that is meant. What could be one, and is none of

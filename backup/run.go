@@ -173,7 +173,7 @@ func (r *run) openSet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.set, err = backupset.Create(ctx, r.o.Store, backupset.NewID(prefix, r.started, ids)); err != nil {
+	if r.set, err = backupset.Create(ctx, r.o.Store, backupset.NewID(prefix, r.started, ids), r.o.writes()...); err != nil {
 		return err
 	}
 	if !r.chunked() {

@@ -119,9 +119,14 @@ func (a *application) runBackup(ctx context.Context, s *settings, kind func(*bac
 		return result, nil, err
 	}
 	if o.Resume == "" {
+		if o.Sealing, err = s.sealing(ctx); err != nil {
+			return result, nil, err
+		}
 		if err := o.Validate(); err != nil {
 			return result, nil, err
 		}
+	} else if o.Sealing, err = s.resumed(ctx); err != nil {
+		return result, nil, err
 	}
 	limitMemory(o.Readers)
 	if o.Source, err = s.endpoint(ctx); err != nil {

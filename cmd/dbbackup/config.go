@@ -43,6 +43,14 @@ type config struct {
 	MaxSnapshotAge    *string  `yaml:"max_snapshot_age"`
 	YieldToDDL        *bool    `yaml:"yield_to_ddl"`
 	ExcludeDatabases  []string `yaml:"exclude_databases"`
+	Encrypt           *bool    `yaml:"encrypt"`
+	Recipients        []string `yaml:"recipients"`
+	RecipientsFile    *string  `yaml:"recipients_file"`
+	SignWith          *string  `yaml:"sign_with"`
+	Keys              *string  `yaml:"keys"`
+	Identities        []string `yaml:"identities"`
+	PassphraseFile    *string  `yaml:"passphrase_file"`
+	Trust             *string  `yaml:"trust"`
 	MetricsFile       *string  `yaml:"metrics_file"`
 	LogFormat         *string  `yaml:"log_format"`
 	Hooks             struct {

@@ -56,6 +56,10 @@ func (a *application) printConfig(ctx context.Context, s *settings) error {
 		{"max_replication_lag", s.text("max-replication-lag", a.config.MaxReplicationLag)},
 		{"max_snapshot_age", printedTime(o.MaxSnapshotAge)}, {"yield_to_ddl", o.YieldToDDL},
 		{"exclude_databases", append([]string{}, s.list("exclude-db", a.config.ExcludeDatabases)...)},
+		{"encrypt", s.yes("encrypt", a.config.Encrypt)}, {"recipients", append([]string{}, s.list("recipient", a.config.Recipients)...)},
+		{"recipients_file", s.text("recipients-file", a.config.RecipientsFile)}, {"sign_with", s.text("sign-with", a.config.SignWith)},
+		{"keys", s.text("keys", a.config.Keys)}, {"identities", append([]string{}, s.list("identity", a.config.Identities)...)},
+		{"passphrase_file", s.text("passphrase-file", a.config.PassphraseFile)}, {"trust", s.text("trust", a.config.Trust)},
 		{"metrics_file", s.text("metrics-file", a.config.MetricsFile)}, {"log_format", s.text("log-format", a.config.LogFormat)},
 		{"hooks", printedHooks{
 			append([]string{}, a.hookArgv(s, "before-hook", a.config.Hooks.Before)...),

@@ -72,7 +72,11 @@ func (a *application) drill(ctx context.Context, s *settings, st store.Store, ve
 		return a.keep(err, a.printDrill(s, verified, result))
 	}
 	record := result.Record(hostname(), backupset.Tool{Name: "dbbackup", Version: version})
-	recordErr := backupset.WriteDrill(context.WithoutCancel(ctx), st, record)
+	stored := record
+	if o.Set.Sealed() {
+		stored = record.Redact()
+	}
+	recordErr := backupset.WriteDrill(context.WithoutCancel(ctx), st, stored)
 	verified.Drill = newDrillJSON(result, record)
 	if err = result.Err(); err != nil {
 		verified.Result, verified.Error = "not restorable", err.Error()

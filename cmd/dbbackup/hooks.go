@@ -55,7 +55,7 @@ func (a *application) hookEnv(s *settings, sum *summary) []string {
 	env := make([]string, 0, len(a.env)+len(vars))
 	for _, kv := range a.env {
 		switch key, _, _ := strings.Cut(kv, "="); key {
-		case "PGPASSWORD", "PGSSLPASSWORD":
+		case "PGPASSWORD", "PGSSLPASSWORD", passphraseVariable:
 		default:
 			env = append(env, kv)
 		}

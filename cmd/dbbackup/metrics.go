@@ -104,7 +104,11 @@ func (m *metrics) database(d databaseSummary) {
 // parts or not: a set with a failure still holds the others.
 func (m *metrics) successes(ctx context.Context, s *settings) error {
 	newest := newestTimes{map[string]time.Time{}, map[string]time.Time{}}
-	err := s.eachStore(ctx, func(place store.Place) error { return newest.read(ctx, place) })
+	keys, err := s.readKeys(ctx)
+	if err != nil {
+		return err
+	}
+	err = s.eachStore(ctx, func(place store.Place) error { return newest.read(ctx, place, keys) })
 	for name, at := range newest.success {
 		m.lastSuccess.WithLabelValues(label(name)).Set(seconds(at))
 	}
@@ -117,8 +121,8 @@ func (m *metrics) successes(ctx context.Context, s *settings) error {
 // newestTimes are when each database was last captured and drilled, in any store.
 type newestTimes struct{ success, drill map[string]time.Time }
 
-func (n newestTimes) read(ctx context.Context, place store.Place) error {
-	entries, err := backupset.List(ctx, place)
+func (n newestTimes) read(ctx context.Context, place store.Place, keys backupset.Keys) error {
+	entries, err := backupset.List(ctx, place, backupset.WithTrust(keys))
 	if err != nil {
 		return err
 	}

@@ -85,6 +85,10 @@ var errKept = fmt.Errorf("the store refused to delete: %w", errOmissions)
 
 // pruneStore prunes a store under its lock.
 func (a *application) pruneStore(ctx context.Context, s *settings, place store.Place, policy retention.Policy, dryRun bool) (result retention.Result, err error) {
+	keys, err := s.readKeys(ctx)
+	if err != nil {
+		return result, err
+	}
 	if !dryRun {
 		var release func() error
 		ctx, release, err = backup.Lock(ctx, place, store.Holder{Host: hostname(), PID: os.Getpid(), Since: time.Now(), Purpose: "prune"})
@@ -94,7 +98,7 @@ func (a *application) pruneStore(ctx context.Context, s *settings, place store.P
 		defer func() { err = a.keep(err, release()) }()
 	}
 	result, err = retention.Prune(ctx, retention.Options{
-		Store: place, Policy: policy, DryRun: dryRun, Report: a.log, Now: time.Now(),
+		Store: place, Policy: policy, DryRun: dryRun, Keys: keys, Report: a.log, Now: time.Now(),
 		Verify: func(ctx context.Context, set *backupset.Set) error { return a.sound(ctx, s, set) },
 	})
 	if errors.Is(err, store.ErrDenied) { // T93: not now, and said

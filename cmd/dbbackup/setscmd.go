@@ -48,6 +48,8 @@ type listed struct {
 	Bytes     int64        `json:"stored_bytes"`
 	Omissions int          `json:"omissions"`
 	Failures  int          `json:"failures"`
+	Encrypted bool         `json:"encrypted,omitempty"`
+	Signer    string       `json:"signer,omitempty"` // fingerprint; checked only with --trust
 	Drilled   *drilled     `json:"drilled,omitempty"`
 }
 
@@ -63,8 +65,12 @@ func (a *application) list(ctx context.Context, s *settings) error {
 	}
 	var names []string
 	var all [][]inStore
-	err := s.eachStore(ctx, func(place store.Place) error {
-		entries, err := backupset.List(ctx, place)
+	keys, err := s.readKeys(ctx)
+	if err != nil {
+		return err
+	}
+	err = s.eachStore(ctx, func(place store.Place) error {
+		entries, err := backupset.List(ctx, place, backupset.WithTrust(keys))
 		if err != nil {
 			return err
 		}
@@ -131,6 +137,9 @@ func printListJSON(w io.Writer, sets [][]inStore) error {
 			Stores: []storeState{}, ID: e.ID, Status: string(e.Status), Reason: e.Reason, Kind: string(e.Kind), Started: e.Started, Finished: e.Finished,
 			Databases: e.Databases, Bytes: e.Bytes, Omissions: e.Omissions, Failures: len(e.Failures),
 			Drilled: e.last,
+		}
+		if e.Sealed != nil {
+			l.Encrypted, l.Signer = true, e.Sealed.Signer
 		}
 		for _, in := range set {
 			l.Stores = append(l.Stores, storeState{in.store, string(in.Status), in.Reason})
@@ -211,6 +220,9 @@ func state(e backupset.Entry, last *drilled) string {
 	if len(notes) == 0 && (last == nil || last.Result == backupset.DrillOK) {
 		notes = append(notes, "ok")
 	}
+	if e.Sealed != nil {
+		notes = append(notes, "encrypted")
+	}
 	if last != nil {
 		notes = append(notes, last.String())
 	}
@@ -241,9 +253,13 @@ func (a *application) show(ctx context.Context, s *settings) error {
 	}
 	last := lastDrill(drills, set.ID())
 	if s.Bool("json") {
-		return json.NewEncoder(a.stdout).Encode(shownSet{set.Manifest(), last})
+		return json.NewEncoder(a.stdout).Encode(shownSet{set.Manifest(), set.Locked(), last})
 	}
-	if err := printSet(a.stdout, set.Manifest()); err != nil || last == nil {
+	print := printSet
+	if set.Locked() {
+		print = printLocked
+	}
+	if err := print(a.stdout, set.Manifest()); err != nil || last == nil {
 		return err
 	}
 	_, err = fmt.Fprintf(a.stdout, "\n%s\n", last)
@@ -253,7 +269,40 @@ func (a *application) show(ctx context.Context, s *settings) error {
 // shownSet is what show prints: the manifest, and the newest drill beside it.
 type shownSet struct {
 	*backupset.Manifest
+	Locked  bool     `json:"locked,omitempty"` // encrypted, and no key was given: most is left empty
 	Drilled *drilled `json:"drilled,omitempty"`
+}
+
+// printLocked prints what an encrypted set shows to those who cannot open it.
+func printLocked(w io.Writer, m *backupset.Manifest) error {
+	p := &printer{w: w}
+	p.labelled("Set", "%s (%s, format %d, by dbbackup %s)", m.ID, m.Kind, m.Format, m.Tool.Version)
+	p.labelled("Taken", "%s to %s", m.Started.UTC().Format(time.RFC3339), m.Finished.UTC().Format(time.RFC3339))
+	p.labelled("Server", "PostgreSQL %s, system identifier %s", m.Server.Version, cmp.Or(m.Server.SystemIdentifier, "unknown"))
+	printSealed(p, m.Sealed)
+	p.labelled("", "locked: give --identity, --keys or --passphrase-file to see more")
+	for i := range m.Databases {
+		d := &m.Databases[i]
+		p.labelled("Database", "%s: %s, %s; %s stored", pgname.Printable(d.Name), bytesize.Format(d.DatabaseBytes), d.Mode, bytesize.Format(d.StoredBytes))
+	}
+	for _, f := range m.Failures {
+		p.labelled("FAILED", "%s", failed(f))
+	}
+	if n := len(m.Omissions); n > 0 {
+		p.labelled("Omitted", "%s", plural(n, "omission"))
+	}
+	return p.err
+}
+
+// printSealed says for whom a set is encrypted, and that it is signed.
+func printSealed(p *printer, sealed *backupset.Sealed) {
+	if sealed == nil {
+		return
+	}
+	p.labelled("Encrypted", "with a key of its own, %s", sealed.Recipient)
+	if sealed.Signer != "" {
+		p.labelled("", "signed by the key %s", sealed.Signer)
+	}
 }
 
 func printSet(w io.Writer, m *backupset.Manifest) error {
@@ -266,6 +315,7 @@ func printSet(w io.Writer, m *backupset.Manifest) error {
 	}
 	p.labelled("Server", "PostgreSQL %s at %s:%d as %s%s", m.Server.Version, m.Server.Host, m.Server.Port, m.Server.User, standby)
 	p.labelled("", "system identifier %s, timeline %d", cmp.Or(m.Server.SystemIdentifier, "unknown"), m.Server.Timeline)
+	printSealed(p, m.Sealed)
 	if g := m.Globals; g != nil {
 		passwords := "with password verifiers"
 		if !g.RolePasswords {
@@ -330,6 +380,7 @@ type verifiedJSON struct {
 	Result   string        `json:"result"`          // ok or damaged; with --drill also not restorable, or not drilled
 	Error    string        `json:"error,omitempty"` // of the drill
 	Quick    bool          `json:"quick"`
+	Locked   bool          `json:"locked,omitempty"` // encrypted, and no key was given: only digests were compared
 	Seconds  float64       `json:"seconds"`
 	Problems []problemJSON `json:"problems"`
 	Drill    *drillJSON    `json:"drill,omitempty"`
@@ -358,6 +409,9 @@ func (a *application) verify(ctx context.Context, s *settings) error {
 	place, set := found.place, found.set
 	var drilling *drill.Options
 	if s.Bool("drill") { // what it lacks is said before hours of reading
+		if set.Locked() {
+			return fault.New(fault.WrongKey, "--identity FILE, --keys DIR or --passphrase-file FILE", "backup set %s is encrypted, and a drill restores it", set.ID())
+		}
 		if drilling, err = a.drillOptions(ctx, s, set); err != nil {
 			return err
 		}
@@ -377,7 +431,7 @@ func (a *application) verify(ctx context.Context, s *settings) error {
 func (a *application) readSet(ctx context.Context, s *settings, set *backupset.Set) (verifiedJSON, error) {
 	problems, err := verify.Set(ctx, set, verify.Options{Quick: s.Bool("quick"), Search: s.search(), Env: a.env, Report: a.log})
 	a.log.close()
-	result := verifiedJSON{Set: set.ID(), Result: "ok", Quick: s.Bool("quick"), Problems: []problemJSON{}}
+	result := verifiedJSON{Set: set.ID(), Result: "ok", Quick: s.Bool("quick"), Locked: set.Locked(), Problems: []problemJSON{}}
 	for _, p := range problems {
 		severity := "warning"
 		if p.Severity == backupset.Damage {
@@ -407,6 +461,9 @@ func (a *application) printVerified(s *settings, set *backupset.Set, result veri
 		p.line("%s: %s", problem.Severity, problem.Text)
 	}
 	how := "every byte was read, every archive to its end"
+	if result.Locked {
+		how = "every byte is what was stored; it is encrypted, and without its key nobody looked at what it holds"
+	}
 	if result.Quick {
 		how = "every file is there in its size; contents were not read"
 	}

@@ -182,9 +182,13 @@ func (a *application) findSet(ctx context.Context, s *settings, ref string, want
 	var f found
 	var notes, best []string
 	var errs []error
+	keys, err := s.readKeys(ctx)
+	if err != nil {
+		return f, err
+	}
 	refs := s.storeRefs()
 	for _, name := range refs {
-		place, id, more, err := s.resolveIn(ctx, name, ref, want)
+		place, id, more, err := s.resolveIn(ctx, name, ref, want, keys)
 		if err != nil {
 			if len(refs) > 1 {
 				err = fmt.Errorf("store %s: %w", name, err)
@@ -215,8 +219,7 @@ func (a *application) findSet(ctx context.Context, s *settings, ref string, want
 		a.log.Info("using store", report.F("store", f.place.String()))
 	}
 	a.log.Info("using backup set", report.F("id", best[0]))
-	var err error
-	if f.set, err = backupset.Open(ctx, f.place, best[0]); err != nil {
+	if f.set, err = a.openSet(ctx, f.place, best[0], keys); err != nil {
 		return f, errors.Join(err, f.place.Close())
 	}
 	return f, nil
@@ -237,11 +240,11 @@ func (a *application) passOn(notes []string) {
 }
 
 // resolveIn opens a store and looks for a set. On an error the store is closed.
-func (s *settings) resolveIn(ctx context.Context, name, ref string, want backupset.Want) (place store.Place, id string, notes []string, err error) {
+func (s *settings) resolveIn(ctx context.Context, name, ref string, want backupset.Want, keys backupset.Keys) (place store.Place, id string, notes []string, err error) {
 	if place, err = s.open(ctx, name, false); err != nil {
 		return nil, "", nil, err
 	}
-	if id, notes, err = backupset.Resolve(ctx, place, ref, want); err != nil {
+	if id, notes, err = backupset.Resolve(ctx, place, ref, want, backupset.WithTrust(keys)); err != nil {
 		return nil, "", notes, errors.Join(err, place.Close())
 	}
 	return place, id, notes, nil

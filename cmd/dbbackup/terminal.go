@@ -51,7 +51,20 @@ func (a *application) askPassword(ctx context.Context) (string, error) {
 	if !ok || !a.canAsk() {
 		return "", fault.New(fault.Usage, "without one: ~/.pgpass (mode 0600) or PGPASSWORD", "a password can only be asked for on a terminal")
 	}
-	fmt.Fprint(a.stderr, "Password: ") //nolint:errcheck // a terminal
+	return a.askHidden(ctx, fd, "Password: ")
+}
+
+// askSecret reads a passphrase from the terminal without showing it.
+func (a *application) askSecret(ctx context.Context, prompt string) (string, error) {
+	fd, ok := descriptor(a.stdin)
+	if !ok || !a.canAsk() {
+		return "", fault.New(fault.Usage, "--passphrase-file FILE, or "+passphraseVariable, "a passphrase can only be asked for on a terminal")
+	}
+	return a.askHidden(ctx, fd, prompt)
+}
+
+func (a *application) askHidden(ctx context.Context, fd int, prompt string) (string, error) {
+	fmt.Fprint(a.stderr, prompt) //nolint:errcheck // a terminal
 	text, err := withoutEcho(fd, func() (string, error) { return readLine(ctx, fd) })
 	fmt.Fprintln(a.stderr) //nolint:errcheck // the newline was not shown either
 	return text, err

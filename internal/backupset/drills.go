@@ -69,6 +69,17 @@ func (d Drill) Finished() time.Time {
 	return d.Started.Add(time.Duration(d.Seconds * float64(time.Second)))
 }
 
+// Redact leaves out names and words: the record of an encrypted set lies beside it
+// in plain.
+func (d Drill) Redact() Drill {
+	problems := make([]DrillProblem, 0, len(d.Problems))
+	for _, p := range d.Problems {
+		problems = append(problems, DrillProblem{Database: p.Database, Text: redacted})
+	}
+	d.Problems, d.Notes = problems, []string{}
+	return d
+}
+
 // WriteDrill records a drill. It only makes a new object, so it needs no lock.
 func WriteDrill(ctx context.Context, st store.Store, d Drill) error {
 	text, err := json.MarshalIndent(d, "", "  ")

@@ -78,7 +78,7 @@ func Reopen(ctx context.Context, st store.Store, id string, options ...WriterOpt
 	}
 	w := newWriter(st, id)
 	if folder.has(RunName + sealedSuffix) {
-		if w.seal, err = sealingOf(options).reopen(ctx, st, id); err != nil {
+		if w.seal, err = sealingOf(options).reopen(ctx, st, id, folder.has(originName)); err != nil {
 			return nil, fmt.Errorf("reopen backup set %s: %w", id, err)
 		}
 	} else if len(options) > 0 && sealingOf(options).To != nil {

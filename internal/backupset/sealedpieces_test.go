@@ -269,6 +269,7 @@ func TestSealedResumeRefusals(t *testing.T) {
 	}{
 		"no key":      {h.seals(t), WithSealing(Sealing{To: h.to(t)}), fault.Precondition},
 		"no options":  {h.seals(t), nil, fault.Precondition},
+		"no signer":   {h.seals(t), h.unsigned(t), fault.Precondition},
 		"wrong key":   {h.seals(t), other.seals(t), fault.WrongKey},
 		"unsigned":    {h.unsigned(t), h.seals(t), fault.Integrity}, // anybody may have begun it
 		"plain":       {nil, h.seals(t), fault.Precondition},

@@ -168,6 +168,15 @@ func (w *Writer) Refer(older *Set) error {
 	return nil
 }
 
+// ReferenceKey is where the store has what a reference of the set names.
+func (w *Writer) ReferenceKey(r Reference) string {
+	key := r.Set + "/" + r.Name
+	if w.Sealed() {
+		key += sealedSuffix
+	}
+	return key
+}
+
 // references returns the references of an envelope, and what decrypts to the keys
 // of the sets that they name.
 func (s *sealing) references(m *Manifest) (references []Reference, keys []byte, err error) {

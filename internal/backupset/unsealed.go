@@ -471,10 +471,13 @@ func (c *storedCounter) Read(p []byte) (int, error) {
 }
 
 // reopen opens the key of an unfinished set, which says nothing of it in plain.
-func (s Sealing) reopen(ctx context.Context, st store.Store, id string) (*sealing, error) {
+func (s Sealing) reopen(ctx context.Context, st store.Store, id string, signed bool) (*sealing, error) {
 	if s.Keys.Ring.Empty() {
 		return nil, fault.New(fault.Precondition, "--identity FILE, --keys DIR or --passphrase-file FILE; or back up again",
 			"the unfinished set is encrypted, and going on with it needs its key")
+	}
+	if signed && s.Signer == nil {
+		return nil, fault.New(fault.Precondition, "--sign-with FILE, or --keys DIR", "the run that began the unfinished set was to sign it, and no signing key was given")
 	}
 	secret, err := unwrapKey(ctx, st, id, "", s.Keys.Ring)
 	if err != nil {

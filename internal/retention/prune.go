@@ -22,6 +22,8 @@ type Options struct {
 	// Verify reads a whole set. It returns an error of kind fault.Integrity for
 	// one that is not sound.
 	Verify func(ctx context.Context, set *backupset.Set) error
+	// Keys open encrypted sets that are read, and say whose sets count.
+	Keys   backupset.Keys
 	Report report.Reporter
 	Now    time.Time
 }
@@ -41,7 +43,7 @@ func Prune(ctx context.Context, o Options) (Result, error) {
 	if err := o.Policy.Validate(); err != nil {
 		return Result{}, err
 	}
-	sets, err := survey(ctx, o.Store)
+	sets, err := survey(ctx, o.Store, backupset.WithTrust(o.Keys))
 	if err != nil {
 		return Result{}, err
 	}
@@ -82,7 +84,10 @@ func stopped(plan Plan) error {
 func (o Options) prove(ctx context.Context, sets []Set, id string) error {
 	at := slices.IndexFunc(sets, func(s Set) bool { return s.ID == id })
 	o.Report.Info("reading a set before older ones go", report.F("set", id))
-	set, err := backupset.Open(ctx, o.Store, id)
+	set, err := backupset.Open(ctx, o.Store, id, backupset.WithKeys(o.Keys))
+	if fault.Is(err, fault.WrongKey) { // its digests can be checked all the same
+		set, err = backupset.Open(ctx, o.Store, id, backupset.WithTrust(o.Keys))
+	}
 	if err == nil {
 		err = o.Verify(ctx, set)
 	}
@@ -143,8 +148,8 @@ func (o Options) removeOne(ctx context.Context, id string) error {
 // survey reads what the planner needs. A store that cannot be listed to its
 // end is an error (T33); so is a set of a newer release, of which nobody here
 // knows what it refers to.
-func survey(ctx context.Context, st store.Store) ([]Set, error) {
-	entries, err := backupset.List(ctx, st)
+func survey(ctx context.Context, st store.Store, trust backupset.Option) ([]Set, error) {
+	entries, err := backupset.List(ctx, st, trust)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +167,7 @@ func survey(ctx context.Context, st store.Store) ([]Set, error) {
 			return nil, fault.New(fault.Precondition, "prune this store with the newest dbbackup that writes to it",
 				"backup set %s: %s; what it refers to is not known", e.ID, e.Reason)
 		case backupset.StatusComplete:
-			set, err := backupset.Open(ctx, st, e.ID)
+			set, err := backupset.Open(ctx, st, e.ID, trust)
 			if err != nil {
 				return nil, err
 			}

@@ -78,6 +78,21 @@ func (k *Keyring) AddIdentities(name string, data []byte) error {
 	return nil
 }
 
+// Public lists the public halves of the identities that are open without a
+// passphrase, as far as they tell them.
+func (k *Keyring) Public() []Recipient {
+	var keys []Recipient
+	for _, identity := range k.identities {
+		switch id := identity.(type) {
+		case *age.X25519Identity:
+			keys = append(keys, Recipient{typeX25519, id.Recipient().String()})
+		case *age.HybridIdentity:
+			keys = append(keys, Recipient{typeHybrid, id.Recipient().String()})
+		}
+	}
+	return keys
+}
+
 func badIdentityFile(name string, err error) error {
 	return fault.New(fault.Usage, "`dbbackup key new DIR` makes one", "identity file %s: %w", name, err)
 }
