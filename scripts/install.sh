@@ -13,7 +13,7 @@
 #
 # Installs the program, shell completions where the program prints them, the
 # systemd service and timer (neither enabled), a cron example, tune-host.sh,
-# restore-chunked.sh, and /etc/dbbackup/config.yaml unless there is one.
+# restore-chunked.sh, decrypt-set.sh, and /etc/dbbackup/config.yaml unless there is one.
 #
 # Exit codes: 0 ok, 1 something did not work, 2 usage, 14 nothing to install.
 
@@ -124,6 +124,7 @@ install_all() {
   adapted "$here/cron/dbbackup.cron" "$doc/dbbackup.cron"
   install -D -m 0755 "$here/tune-host.sh" "$libexec/tune-host.sh"
   install -D -m 0755 "$here/restore-chunked.sh" "$libexec/restore-chunked.sh"
+  install -D -m 0755 "$here/decrypt-set.sh" "$libexec/decrypt-set.sh"
   install_config
   install_store
   reload_systemd
@@ -137,7 +138,7 @@ uninstall_all() {
   fi
   rm -f "$bin" "$bash_completion" "$zsh_completion" \
     "$units/dbbackup.service" "$units/dbbackup.timer" \
-    "$libexec/tune-host.sh" "$libexec/restore-chunked.sh" "$doc/dbbackup.cron" "$doc/config.example.yaml"
+    "$libexec/tune-host.sh" "$libexec/restore-chunked.sh" "$libexec/decrypt-set.sh" "$doc/dbbackup.cron" "$doc/config.example.yaml"
   local dir
   for dir in "$libexec" "$doc"; do
     if [[ -d $dir ]]; then rmdir --ignore-fail-on-non-empty "$dir"; fi

@@ -32,6 +32,7 @@ func TestInstallAndUninstall(t *testing.T) {
 	modes := map[string]os.FileMode{
 		"/opt/pg/bin/dbbackup":                               0o755,
 		"/opt/pg/libexec/dbbackup/restore-chunked.sh":        0o755,
+		"/opt/pg/libexec/dbbackup/decrypt-set.sh":            0o755,
 		"/opt/pg/libexec/dbbackup/tune-host.sh":              0o755,
 		"/opt/pg/lib/systemd/system/dbbackup.service":        0o644,
 		"/opt/pg/lib/systemd/system/dbbackup.timer":          0o644,

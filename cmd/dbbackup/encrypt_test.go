@@ -334,6 +334,8 @@ func decryptByHand(t *testing.T, c *pgtest.Cluster, store, db, keys string) {
 		`age -d -i "$KEYS/identity.txt" "$STORE/$ID/keys/000001.age" > set.key
 		 age -d -i set.key "$STORE/$ID/manifest.json.age" | jq -e '.format == 2 and (.databases | length) == 1'
 		 age -d -i set.key "$STORE/$ID/globals.sql.age" | grep -q 'CREATE ROLE'`,
+		`key=$(openssl kdf -keylen 32 -kdfopt digest:SHA256 -kdfopt key:"$(grep -v '^#' set.key)" -kdfopt info:'dbbackup manifest' HKDF | tr -d :)
+		 openssl dgst -sha256 -mac HMAC -macopt hexkey:"$key" "$STORE/$ID/manifest.json" | grep -qF "$(cat "$STORE/$ID/manifest.json.mac")"`,
 		`"$SCRIPTS/decrypt-set.sh" "$STORE/$ID" out "$KEYS/identity.txt"`,
 		`"$SCRIPTS/restore-chunked.sh" "out/$ID" "$DB" "$TO"`,
 	} {

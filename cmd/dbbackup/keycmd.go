@@ -35,7 +35,7 @@ func (a *application) keyCommand() *cli.Command {
 			exampleLines("key list --keys /etc/dbbackup/keys --store /backup", "key list --json"),
 			join(under("Encryption", join(recipientFlags(), []cli.Flag{signFlag()}, readingKeyFlags())), outputFlags()), a.keyList),
 		a.command("rotate", "make sets readable by other recipients, and no longer by those before; data is not touched", "[SET]...",
-			exampleLines("key rotate --identity old.txt --recipients-file new-recipients.txt --store /backup", "key rotate cluster-20260102T030405Z --keys old --recipient age1..."),
+			exampleLines("key rotate --identity old.txt --recipients-file new.txt", "key rotate cluster-20260102T0304 --keys old --recipient age1..."),
 			join(under("Encryption", join(recipientFlags(), []cli.Flag{
 				stringFlag("new-passphrase-file", "the new passphrase is the first line of this `FILE`", ""),
 			}, readingKeyFlags())), outputFlags()), a.keyRotate))
