@@ -5,8 +5,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 
+	"dbbackup/internal/seal"
 	"dbbackup/internal/store/dir"
 )
 
@@ -98,5 +100,57 @@ func TestGoldenV2(t *testing.T) {
 		if s := c.Sequences[0]; s.Last != 9007199254740993 || !s.Called {
 			t.Errorf("%s: sequence %+v", e.ID, s)
 		}
+	}
+}
+
+// TestGoldenV3 holds for ever, too: an encrypted chunked database, and an
+// incremental set that refers to it. The key is for this test alone.
+func TestGoldenV3(t *testing.T) {
+	st, err := dir.Open("testdata/golden-v3", false)
+	must(t, err)
+	defer st.Close()
+	read := func(name string) []byte {
+		text, err := os.ReadFile(filepath.Join("testdata/golden-v3-keys", name))
+		must(t, err)
+		return text
+	}
+	keys := Keys{Ring: &seal.Keyring{}}
+	must(t, keys.Ring.AddIdentities("identity.txt", read("identity.txt")))
+	keys.Trusted, err = seal.ParseTrusted("trusted.pem", read("trusted.pem"))
+	must(t, err)
+	entries, err := List(t.Context(), st, WithTrust(keys))
+	must(t, err)
+	if len(entries) != 2 {
+		t.Fatalf("%d golden sets", len(entries))
+	}
+	for i, e := range entries {
+		if e.Status != StatusComplete || len(e.Problems) != 0 || e.Sealed == nil {
+			t.Errorf("%s is %s: %s %v", e.ID, e.Status, e.Reason, e.Problems)
+		}
+		set := mustOpen(t, st, e.ID, WithKeys(keys))
+		m := set.Manifest()
+		if got, want := len(m.References), []int{0, 2}[i]; m.Format != 3 || got != want || m.Host != "db1.example" {
+			t.Errorf("%s: format %d with %d references from %s, want 3 with %d", e.ID, m.Format, got, m.Host, want)
+		}
+		c, err := set.Contents(t.Context(), &m.Databases[0])
+		must(t, err)
+		at := slices.IndexFunc(c.Tables, func(t ChunkedTable) bool { return t.Name == "notes" })
+		if at < 0 || c.Tables[at].Rows != int64(50+i) {
+			t.Errorf("%s: tables %+v", e.ID, c.Tables)
+		}
+		if s := c.Sequences[0]; s.Last != 9007199254740993 || !s.Called {
+			t.Errorf("%s: sequence %+v", e.ID, s)
+		}
+		c.Pieces(func(_ *ChunkedTable, p *Piece) {
+			if p.Object == "" {
+				return
+			}
+			r, err := set.OpenPiece(t.Context(), p)
+			must(t, err)
+			defer r.Close()
+			if n, err := io.Copy(io.Discard, r); err != nil || n != p.Bytes {
+				t.Errorf("%s: piece %s at %d: %d bytes, %v", e.ID, p.Object, p.Offset, n, err)
+			}
+		})
 	}
 }
