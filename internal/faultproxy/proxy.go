@@ -38,7 +38,8 @@ const (
 type Fault struct {
 	Kind   Kind
 	Match  func(*http.Request) bool // nil: every request
-	Rate   float64                  // of the requests that match; 0 means all
+	Every  int                      // of the requests that match, each of that number; 0 means all
+	Rate   float64                  // of the requests that match, by the seed; 0 means all
 	After  int                      // so many that match pass before
 	Times  int                      // at most so often; 0 means without end
 	Status int
@@ -139,7 +140,7 @@ func (p *Proxy) pick(r *http.Request) (fault Fault, where uint64, ok bool) {
 		if f.Match != nil && !f.Match(r) || f.Times > 0 && f.fired >= f.Times {
 			continue
 		}
-		if f.seen++; f.seen <= f.After || f.Rate > 0 && p.random.Float64() >= f.Rate {
+		if f.seen++; f.seen <= f.After || f.Every > 0 && f.seen%f.Every != 0 || f.Rate > 0 && p.random.Float64() >= f.Rate {
 			continue
 		}
 		f.fired++

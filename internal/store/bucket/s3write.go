@@ -19,10 +19,40 @@ func (s *s3Service) limits() limits {
 	return limits{minPart: 5 << 20, maxPart: 5 << 30, maxParts: 10000, parallel: true}
 }
 
+// settleTime is how long a request that changes something may still run when its
+// context has ended. A server goes on with what it has begun when its client is
+// gone: a part that it stores after the abort is debris, and so is an upload
+// whose id nobody heard.
+const settleTime = 5 * time.Second
+
+// settling returns a context that ends settleTime after ctx. A request is not
+// begun with a ctx that has ended.
+func settling(ctx context.Context) (context.Context, context.CancelFunc, error) {
+	if ctx.Err() != nil {
+		return nil, nil, context.Cause(ctx)
+	}
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(settleTime)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel()
+		case <-longer.Done():
+		}
+	})
+	return longer, func() { stop(); cancel() }, nil
+}
+
 // onlyNew is the condition that no object is there.
 var onlyNew = aws.String("*")
 
 func (s *s3Service) put(ctx context.Context, key string, body *lentReader, options putOptions) error {
+	ctx, end, err := settling(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	in := &s3.PutObjectInput{Bucket: &s.bucket, Key: &key, Body: body, ContentLength: &body.size, ChecksumAlgorithm: s.checksum}
 	if options.onlyNew {
 		in.IfNoneMatch = onlyNew
@@ -33,13 +63,18 @@ func (s *s3Service) put(ctx context.Context, key string, body *lentReader, optio
 	if options.keep && s.mode != "" {
 		in.ObjectLockMode, in.ObjectLockRetainUntilDate = s.mode, s.until()
 	}
-	_, err := s.client.PutObject(ctx, in)
+	_, err = s.client.PutObject(ctx, in)
 	return err
 }
 
 func (s *s3Service) until() *time.Time { return aws.Time(time.Now().Add(s.retain)) }
 
 func (s *s3Service) begin(ctx context.Context, key, token string) (upload, error) {
+	ctx, end, err := settling(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	in := &s3.CreateMultipartUploadInput{
 		Bucket: &s.bucket, Key: &key, ChecksumAlgorithm: s.checksum,
 		Metadata: map[string]string{tokenKey: token},
@@ -64,6 +99,11 @@ type s3Upload struct {
 }
 
 func (u *s3Upload) part(ctx context.Context, number int, body *lentReader) error {
+	ctx, end, err := settling(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	n := int32(number) //nolint:gosec // at most 10,000
 	out, err := u.service.client.UploadPart(ctx, &s3.UploadPartInput{
 		Bucket: &u.service.bucket, Key: &u.key, UploadId: &u.id, PartNumber: &n,
@@ -79,8 +119,13 @@ func (u *s3Upload) part(ctx context.Context, number int, body *lentReader) error
 }
 
 func (u *s3Upload) complete(ctx context.Context, _ int) error {
+	ctx, end, err := settling(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	slices.SortFunc(u.parts, func(a, b types.CompletedPart) int { return int(*a.PartNumber - *b.PartNumber) })
-	_, err := u.service.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
+	_, err = u.service.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
 		Bucket: &u.service.bucket, Key: &u.key, UploadId: &u.id, IfNoneMatch: onlyNew,
 		MultipartUpload: &types.CompletedMultipartUpload{Parts: u.parts},
 	})

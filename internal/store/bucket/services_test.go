@@ -71,8 +71,8 @@ func TestOtherServicesThroughFaults(t *testing.T) {
 
 			const large = 20 << 20
 			proxy.Set(
-				faultproxy.Fault{Kind: faultproxy.Status, Status: http.StatusServiceUnavailable, Rate: 0.25},
-				faultproxy.Fault{Kind: faultproxy.Reset, Rate: 0.25},
+				faultproxy.Fault{Kind: faultproxy.Status, Status: http.StatusServiceUnavailable, Every: 5},
+				faultproxy.Fault{Kind: faultproxy.Reset, Every: 6},
 			)
 			for i := range 12 {
 				must(t, writeNoise(ctx, b, fmt.Sprintf("set/%02d", i), uint64(i), 1000, 1000, 0))
