@@ -267,11 +267,39 @@ func TestEncryptedWithAPassphrase(t *testing.T) {
 	if err := os.Chmod(file, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	dbbackup(t, c.Env(), with(args, []string{"--passphrase-file", file})...).must(t, exitOK)
+	// A program that a run starts does not see the passphrase (S1).
+	hook := filepath.Join(t.TempDir(), "hook")
+	writeFile(t, hook, []byte("#!/bin/sh\nif env | grep -q horse; then echo it is here; exit 1; fi\n"), 0o700)
+	got := dbbackup(t, append(c.Env(), "DBBACKUP_PASSPHRASE=correct horse"), with(args, []string{"--before-hook", hook})...).must(t, exitOK)
+	if strings.Contains(got.stdout+got.stderr, "horse") {
+		t.Error("the passphrase was printed")
+	}
 	wantNothingInPlain(t, store, "correct horse")
 	dbbackup(t, append(c.Env(), "DBBACKUP_PASSPHRASE=battery staple"), restoring(store, db, "--target-db", to)...).want(t, exitWrongKey, "passphrase is wrong")
-	dbbackup(t, append(c.Env(), "DBBACKUP_PASSPHRASE=correct horse"), restoring(store, db, "--target-db", to)...).must(t, exitOK)
+	dbbackup(t, c.Env(), restoring(store, db, "--target-db", to, "--passphrase-file", file)...).must(t, exitOK)
 	zoo.Compare(t, c, db, c, to)
+}
+
+// Every store gets the same encrypted set, a copy needs no key, and a rotation
+// reaches them all.
+func TestEncryptedInSeveralStores(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db, keys, fresh := secrets(t, c), newKeys(t), newKeys(t)
+	first, second, third := newStore(t), newStore(t), newStore(t)
+	both := []string{"--store", first, "--store", second}
+	dbbackup(t, c.Env(), with([]string{"backup", "single", db, "--mode", "chunked", "--encrypt", "--keys", keys}, both)...).must(t, exitOK)
+	dbbackup(t, nil, "copy", "--from", second, "--to", third).must(t, exitOK)
+	for _, store := range []string{first, second, third} {
+		wantNothingInPlain(t, store)
+		dbbackup(t, nil, "verify", "--store", store, "--keys", keys).want(t, exitOK)
+	}
+	dbbackup(t, nil, with([]string{"key", "rotate", "--keys", keys, "--recipients-file", filepath.Join(fresh, recipientsFile)}, both)...).must(t, exitOK)
+	for _, store := range []string{first, second} {
+		dbbackup(t, nil, "show", "--store", store, "--keys", keys).want(t, exitWrongKey)
+		dbbackup(t, nil, "verify", "--store", store, "--identity", filepath.Join(fresh, identityFile), "--trust", filepath.Join(keys, trustedFile)).want(t, exitOK)
+	}
+	dbbackup(t, nil, "show", "--store", third, "--keys", keys).want(t, exitOK) // which nobody has rotated
 }
 
 // An incremental set is read with its own key alone, and no base is taken that

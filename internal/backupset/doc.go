@@ -15,5 +15,6 @@
 // manifest: damaged, and never cleaned away as unfinished.
 //
 // The package does not lock: whoever writes or removes holds the store's lock.
-// Digests find accidents. Who can write to the store can forge them.
+// Digests find accidents. Who can write to the store can forge them, but not the
+// MAC and the signature of an encrypted set (sealed.go, package seal).
 package backupset

@@ -51,26 +51,40 @@ func putKey(ctx context.Context, st store.Store, id string, version int, secret 
 	if err != nil {
 		return fmt.Errorf("encode the note of a key: %w", err)
 	}
-	// A note without its key is what a killed rotation leaves.
-	if err := st.Delete(ctx, id+"/"+keyName(version, ".json")); err != nil {
-		return err
-	}
 	if err := put(ctx, st, id+"/"+keyName(version, ".json"), append(note, '\n')); err != nil {
 		return err
 	}
 	return put(ctx, st, id+"/"+keyName(version, sealedSuffix), wrapped)
 }
 
-// keyVersions lists the versions of a set's key, the newest first.
-func keyVersions(ctx context.Context, st store.Store, id string) ([]int, error) {
-	var versions []int
+// keyFiles lists what lies in a set's folder of keys.
+func keyFiles(ctx context.Context, st store.Store, id string) ([]string, error) {
+	var names []string
 	err := st.List(ctx, id+"/"+keysFolder+"/", func(info store.Info) error {
-		name, isKey := strings.CutSuffix(path.Base(info.Key), sealedSuffix)
-		if n, err := strconv.Atoi(name); isKey && err == nil && keyName(n, sealedSuffix) == keysFolder+"/"+path.Base(info.Key) {
-			versions = append(versions, n)
-		}
+		names = append(names, strings.TrimPrefix(info.Key, id+"/"))
 		return nil
 	})
+	return names, err
+}
+
+// versionOf reads the number of a key file, or of a note; 0 for anything else.
+func versionOf(name string) int {
+	base, suffix, _ := strings.Cut(path.Base(name), ".")
+	if n, err := strconv.Atoi(base); err == nil && keyName(n, "."+suffix) == name {
+		return n
+	}
+	return 0
+}
+
+// keyVersions lists the versions of a set's key, the newest first.
+func keyVersions(ctx context.Context, st store.Store, id string) ([]int, error) {
+	names, err := keyFiles(ctx, st, id)
+	var versions []int
+	for _, name := range names {
+		if n := versionOf(name); n > 0 && strings.HasSuffix(name, sealedSuffix) {
+			versions = append(versions, n)
+		}
+	}
 	slices.Sort(versions)
 	slices.Reverse(versions)
 	return versions, err
@@ -202,13 +216,13 @@ func Rewrap(ctx context.Context, s *Set, to *seal.Recipients) error {
 }
 
 func (s *Set) rewrap(ctx context.Context, to *seal.Recipients) error {
-	versions, err := keyVersions(ctx, s.st, s.ID())
+	older, err := keyFiles(ctx, s.st, s.ID())
 	if err != nil {
 		return err
 	}
 	next := 1
-	if len(versions) > 0 {
-		next = versions[0] + 1
+	for _, name := range older { // also of a note whose key a killed rotation did not write
+		next = max(next, versionOf(name)+1)
 	}
 	if err := putKey(ctx, s.st, s.ID(), next, s.secret, to); err != nil {
 		return err
@@ -216,11 +230,9 @@ func (s *Set) rewrap(ctx context.Context, to *seal.Recipients) error {
 	if _, note, err := readKey(ctx, s.st, s.ID(), next); err != nil || note.SHA256 == "" {
 		return errors.Join(err, errors.New("the new key file does not read back; the older one was kept"))
 	}
-	for _, version := range versions {
-		for _, suffix := range []string{sealedSuffix, ".json"} {
-			if err := s.st.Delete(ctx, s.ID()+"/"+keyName(version, suffix)); err != nil {
-				return err
-			}
+	for _, name := range older {
+		if err := s.st.Delete(ctx, s.Key(name)); err != nil {
+			return fmt.Errorf("the new key is there, and the older one, too: %w", err)
 		}
 	}
 	return nil
