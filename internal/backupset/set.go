@@ -87,9 +87,11 @@ func readManifest(ctx context.Context, st store.Store, id string) (*Manifest, st
 	if errors.Is(decodeErr, errTooLarge) {
 		return nil, "", damaged(decodeErr, "%s", key)
 	}
-	if err := checkManifestDigest(ctx, st, id, in, sum); err != nil {
+	sums, err := checkManifestDigest(ctx, st, id, in, sum)
+	if err != nil {
 		return nil, "", withoutAbsence(err)
 	}
+	defer sums.in.Close() //nolint:errcheck // only read
 	var newer *newerError
 	if errors.As(decodeErr, &newer) {
 		return nil, "", fault.New(fault.Precondition, "use a newer dbbackup for this set", "%s: %w", key, decodeErr)
@@ -97,29 +99,28 @@ func readManifest(ctx context.Context, st store.Store, id string) (*Manifest, st
 	if decodeErr != nil {
 		return nil, "", damaged(decodeErr, "%s", key)
 	}
-	digest := hex.EncodeToString(sum.Sum(nil))
-	return m, digest, checkManifest(ctx, st, id, m, digest)
+	return m, sums.digest, checkManifest(id, m, sums)
 }
 
 // checkManifestDigest hashes what the decoder did not read and compares with
-// SHA256SUMS.
-func checkManifestDigest(ctx context.Context, st store.Store, id string, rest io.Reader, sum hash.Hash) error {
+// SHA256SUMS, the rest of which it returns.
+func checkManifestDigest(ctx context.Context, st store.Store, id string, rest io.Reader, sum hash.Hash) (*sums, error) {
 	if n, err := io.Copy(sum, io.LimitReader(untilDone(ctx, rest), maxManifestBytes)); err != nil {
-		return damaged(err, "read %s/%s", id, ManifestName)
+		return nil, damaged(err, "read %s/%s", id, ManifestName)
 	} else if n == maxManifestBytes {
-		return damaged(errTooLarge, "%s/%s", id, ManifestName)
+		return nil, damaged(errTooLarge, "%s/%s", id, ManifestName)
 	}
-	want, err := sumsDigest(ctx, st, id)
+	sums, err := openSums(ctx, st, id)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if got := hex.EncodeToString(sum.Sum(nil)); got != want {
-		return damaged(nil, "%s/%s is damaged: its sha256 is %s, and %s says %s", id, ManifestName, got, SumsName, want)
+	if got := hex.EncodeToString(sum.Sum(nil)); got != sums.digest {
+		return nil, errors.Join(damaged(nil, "%s/%s is damaged: its sha256 is %s, and %s says %s", id, ManifestName, got, SumsName, sums.digest), sums.in.Close())
 	}
-	return nil
+	return sums, nil
 }
 
-func checkManifest(ctx context.Context, st store.Store, id string, m *Manifest, digest string) error {
+func checkManifest(id string, m *Manifest, sums *sums) error {
 	key := id + "/" + ManifestName
 	if m.ID != id {
 		return damaged(nil, "%s is the manifest of the set %.80q", key, m.ID)
@@ -127,7 +128,7 @@ func checkManifest(ctx context.Context, st store.Store, id string, m *Manifest, 
 	if err := m.Validate(); err != nil {
 		return damaged(err, "%s is not valid", key)
 	}
-	return withoutAbsence(compareSums(ctx, st, id, digest, m))
+	return withoutAbsence(sums.compare(m))
 }
 
 // withoutAbsence keeps a missing SHA256SUMS from being read as a missing set.

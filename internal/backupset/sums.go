@@ -17,8 +17,14 @@ import (
 // the objects in their order, then those of older sets that are referred to, by
 // their paths from within the set's folder. No name needs escaping (CheckName).
 func writeSums(w io.Writer, manifestDigest string, m *Manifest) error {
+	if _, err := fmt.Fprintf(w, "%s  %s\n", manifestDigest, ManifestName); err != nil {
+		return err
+	}
+	return writeObjectSums(w, m)
+}
+
+func writeObjectSums(w io.Writer, m *Manifest) error {
 	out := bufio.NewWriter(w)
-	fmt.Fprintf(out, "%s  %s\n", manifestDigest, ManifestName)
 	for _, o := range m.Objects {
 		fmt.Fprintf(out, "%s  %s\n", o.SHA256, o.Name)
 	}
@@ -28,39 +34,39 @@ func writeSums(w io.Writer, manifestDigest string, m *Manifest) error {
 	return out.Flush()
 }
 
-// sumsDigest reads the first line of SHA256SUMS: the manifest's digest.
-func sumsDigest(ctx context.Context, st store.Store, id string) (string, error) {
-	key := id + "/" + SumsName
-	in, err := st.Open(ctx, key)
-	if err != nil {
-		return "", damaged(err, "%s", key)
-	}
-	defer in.Close()
-	line := make([]byte, 64+2+len(ManifestName)+1)
-	if _, err := io.ReadFull(in, line); err != nil {
-		return "", damaged(err, "read %s", key)
-	}
-	digest := string(line[:64])
-	if checkDigest(digest) != nil || string(line[64:]) != "  "+ManifestName+"\n" {
-		return "", damaged(nil, "%s does not begin with the digest of %s", key, ManifestName)
-	}
-	return digest, nil
+// sums is SHA256SUMS on the way: its first line was read, the manifest's.
+type sums struct {
+	key    string
+	in     io.ReadCloser
+	digest string // that the manifest has to have
 }
 
-// compareSums checks that SHA256SUMS is exactly what the manifest implies.
-func compareSums(ctx context.Context, st store.Store, id, manifestDigest string, m *Manifest) error {
-	key := id + "/" + SumsName
-	in, err := st.Open(ctx, key)
+// openSums reads the first line of SHA256SUMS. The caller closes it.
+func openSums(ctx context.Context, st store.Store, id string) (*sums, error) {
+	s := &sums{key: id + "/" + SumsName}
+	in, err := st.Open(ctx, s.key)
 	if err != nil {
-		return damaged(err, "%s", key)
+		return nil, damaged(err, "%s", s.key)
 	}
-	defer in.Close()
-	same := &matcher{in: in}
-	if err := writeSums(same, manifestDigest, m); err != nil {
-		return damaged(err, "%s does not match %s", key, ManifestName)
+	s.in = in
+	line := make([]byte, 64+2+len(ManifestName)+1)
+	if _, err := io.ReadFull(in, line); err != nil {
+		return nil, errors.Join(damaged(err, "read %s", s.key), in.Close())
 	}
-	if n, err := in.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
-		return damaged(nil, "%s is longer than %s implies", key, ManifestName)
+	s.digest = string(line[:64])
+	if checkDigest(s.digest) != nil || string(line[64:]) != "  "+ManifestName+"\n" {
+		return nil, errors.Join(damaged(nil, "%s does not begin with the digest of %s", s.key, ManifestName), in.Close())
+	}
+	return s, nil
+}
+
+// compare checks that the rest is exactly what the manifest implies.
+func (s *sums) compare(m *Manifest) error {
+	if err := writeObjectSums(&matcher{in: s.in}, m); err != nil {
+		return damaged(err, "%s does not match %s", s.key, ManifestName)
+	}
+	if n, err := s.in.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
+		return damaged(nil, "%s is longer than %s implies", s.key, ManifestName)
 	}
 	return nil
 }
