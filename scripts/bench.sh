@@ -4,7 +4,7 @@
 # pigz or with its own formats, on a throwaway server. `make bench` calls it.
 #
 # Usage: bench.sh [--write] [--binary FILE] [--plain-runs N] [--archive-runs N]
-#                 [--native-runs N] [--native-only]
+#                 [--native-runs N] [--native-only] [--stores-only]
 #
 #   --write           also put the tables into docs/benchmarks.md
 #   --binary FILE     the dbbackup to measure (default: bin/dbbackup, built anew)
@@ -12,10 +12,11 @@
 #   --archive-runs N  turns in custom and in directory mode (default 2)
 #   --native-runs N   turns of the native engine (default 3)
 #   --native-only     measure the native engine only
+#   --stores-only     measure remote stores and encryption only
 #
 # Environment: BENCH_SCALE, full (default: 2.4 GB, about 25 minutes on two
 # cores) or tenth (about 4); TMPDIR, where the server and all outputs lie, on
-# one file system. Installs pigz with apt-get where it is missing. For numbers
+# one file system. Installs pigz and rclone with apt-get where they are missing. For numbers
 # that mean something the machine must have nothing else to do.
 #
 # A missed target is printed and changes nothing of the exit code.
@@ -38,7 +39,7 @@ die() { # CODE TEXT
 while (($#)); do
   case $1 in
     --write) arguments+=(--write "$tree/docs/benchmarks.md") ;;
-    --native-only) arguments+=(--native-only) ;;
+    --native-only | --stores-only) arguments+=("$1") ;;
     --binary | --plain-runs | --archive-runs | --native-runs)
       (($# >= 2)) || die 2 "$1 needs a value"
       if [[ $1 == --binary ]]; then binary=$(realpath "$2"); else arguments+=("$1" "$2"); fi
@@ -62,12 +63,15 @@ esac
 free=$(($(stat --file-system --format='%a * %S' "${TMPDIR:-/tmp}") / 1000000000))
 ((free >= needed)) || die 14 "${TMPDIR:-/tmp} has $free GB free and $needed are needed: set TMPDIR to a folder with more"
 
-if ! command -v pigz >/dev/null; then
-  apt-get install -qq -y --no-install-recommends pigz >&2 || die 14 'pigz is needed, and apt-get could not install it'
-fi
+for program in pigz rclone; do
+  command -v "$program" >/dev/null && continue
+  apt-get install -qq -y --no-install-recommends "$program" >&2 || die 14 "$program is needed, and apt-get could not install it"
+done
 
 cd "$tree"
 [[ $binary != "$tree/bin/dbbackup" ]] || make --no-print-directory -C "$tree" build >&2 # an old one measures nothing
+make --no-print-directory tools >&2 # the S3 server
+arguments+=(--versitygw "$tree/bin/tools/versitygw")
 bench=$(mktemp --directory)
 trap 'rm -rf "$bench"' EXIT
 go build -o "$bench/bench" ./scripts/bench
