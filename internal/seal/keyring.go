@@ -214,9 +214,9 @@ func (k *Keyring) unlock(file identityFile) ([]*Secret, error) {
 	if err != nil {
 		return nil, err
 	}
-	scrypt, err := age.NewScryptIdentity(passphrase)
+	scrypt, err := newScrypt(passphrase)
 	if err != nil {
-		return nil, fault.New(fault.Usage, "", "the passphrase is empty")
+		return nil, err
 	}
 	in := io.Reader(bytes.NewReader(file.data))
 	if !bytes.HasPrefix(file.data, []byte("age-")) {
@@ -252,10 +252,23 @@ func (p *passphraseIdentity) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 		p.fail = err
 		return nil, err
 	}
-	identity, err := age.NewScryptIdentity(passphrase)
+	identity, err := newScrypt(passphrase)
 	if err != nil {
-		p.fail = fault.New(fault.Usage, "", "the passphrase is empty")
-		return nil, p.fail
+		p.fail = err
+		return nil, err
 	}
 	return identity.Unwrap(stanzas)
+}
+
+// maxWork bounds what a file may ask for: 1 GB of memory, four times what age
+// takes by itself.
+const maxWork = 20
+
+func newScrypt(passphrase string) (*age.ScryptIdentity, error) {
+	identity, err := age.NewScryptIdentity(passphrase)
+	if err != nil {
+		return nil, fault.New(fault.Usage, "", "the passphrase is empty")
+	}
+	identity.SetMaxWorkFactor(maxWork)
+	return identity, nil
 }
