@@ -337,7 +337,7 @@ func TestT43NewerFormat(t *testing.T) {
 	})
 	wantSound(t, store, 1)
 	forge(t, store, id, func(text string) string {
-		return strings.NewReplacer(`"format": 1`, `"format": 3`, `"needs_tool": "1.0.0"`, `"needs_tool": "9.8.7"`).Replace(text)
+		return strings.NewReplacer(`"format": 1`, `"format": 4`, `"needs_tool": "1.0.0"`, `"needs_tool": "9.8.7"`).Replace(text)
 	})
 	if set := listing(t, store)[0]; set.Status != "newer" || !strings.Contains(set.Reason, "9.8.7") {
 		t.Errorf("listed as %s: %s", set.Status, set.Reason)

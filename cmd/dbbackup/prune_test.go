@@ -175,7 +175,7 @@ func TestPruneStopsAtANewerSet(t *testing.T) {
 	c := shared.Cluster(t)
 	db := smallDatabase(t, c)
 	store, ids := severalSets(t, c, db, 3)
-	forge(t, store, ids[1], func(text string) string { return strings.Replace(text, `"format": 1`, `"format": 3`, 1) })
+	forge(t, store, ids[1], func(text string) string { return strings.Replace(text, `"format": 1`, `"format": 4`, 1) })
 	dbbackup(t, nil, pruning(store, "--keep-last", "1")...).want(t, exitPrecondition, ids[1], "newest dbbackup")
 	if left := idsOf(t, store); len(left) != 3 {
 		t.Errorf("left: %q", left)
