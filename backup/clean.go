@@ -69,6 +69,24 @@ func cleanAll(ctx context.Context, place store.Place, r report.Reporter, keepRes
 	return len(unfinished) + len(leftovers), nil
 }
 
+// Catalog writes down what the store holds, so that listing it stays quick. It is
+// of use only where each set costs a round trip, and what goes wrong costs nothing
+// but time.
+func Catalog(ctx context.Context, place store.Place, r report.Reporter) {
+	places := []store.Place{place}
+	if several, ok := place.(store.Several); ok {
+		places = several.Places()
+	}
+	for _, one := range places {
+		if _, local := one.(store.Local); local {
+			continue
+		}
+		if err := backupset.WriteCatalog(ctx, one); err != nil {
+			r.Info("no catalog of the store was written", report.F("store", one.String()), report.F("because", err))
+		}
+	}
+}
+
 // cleanEach cleans stores one by one: a set that is whole in one of them may be
 // unfinished in another.
 func cleanEach(ctx context.Context, several store.Several, r report.Reporter, keepResumable bool) (removed int, err error) {

@@ -66,6 +66,9 @@ func Run(ctx context.Context, o Options) (Result, error) {
 		return Result{}, err
 	}
 	result, err := r.locked(held)
+	if err == nil {
+		Catalog(held, r.o.Store, r.o.Report)
+	}
 	return result, errors.Join(err, release())
 }
 

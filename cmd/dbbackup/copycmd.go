@@ -130,6 +130,7 @@ func (a *application) copyLocked(ctx context.Context, from, to store.Place, ids 
 			return errors.Join(context.Cause(held), joined(errs))
 		}
 	}
+	backup.Catalog(held, to, a.log)
 	return joined(errs)
 }
 

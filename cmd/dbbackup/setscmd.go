@@ -492,6 +492,7 @@ func (a *application) gcStore(ctx context.Context, place store.Place) (err error
 	if err != nil {
 		return err
 	}
+	backup.Catalog(held, place, a.log)
 	_, err = fmt.Fprintf(a.stdout, "Removed %s of killed runs.\n", plural(n, "leftover"))
 	return err
 }

@@ -42,7 +42,7 @@ func AnyDamage(problems []Problem) bool {
 // CheckQuick compares the names and sizes in the store with the manifest. It
 // reads no object. A check that could not be finished is Damage too.
 func (s *Set) CheckQuick(ctx context.Context) []Problem {
-	folder := setFolder{id: s.ID(), bytes: map[string]int64{}}
+	folder := newFolder(s.ID())
 	err := s.st.List(ctx, s.ID()+"/", func(info store.Info) error {
 		folder.add(info)
 		return nil

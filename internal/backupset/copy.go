@@ -94,7 +94,7 @@ func (s *Set) bases() []string {
 
 // one copies one set.
 func (c *copier) one(ctx context.Context, set *Set) error {
-	there := setFolder{id: set.ID(), bytes: map[string]int64{}}
+	there := newFolder(set.ID())
 	err := c.to.List(ctx, set.ID()+"/", func(info store.Info) error {
 		there.add(info)
 		return nil

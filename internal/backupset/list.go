@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -59,30 +58,66 @@ const examined = 16
 // not named like a set, belong to somebody else and are left out. Of encrypted
 // sets the envelope is read. A set that nobody signed who is trusted, where somebody
 // is (WithTrust), is damaged.
+//
+// Where each set costs a round trip, sets that did not change since somebody wrote
+// a catalog are not opened, unless signatures are asked for.
 func List(ctx context.Context, st store.Store, options ...Option) ([]Entry, error) {
-	trust := WithTrust(keysOf(options))
-	var mu sync.Mutex
-	var entries []Entry
+	l := lister{st: st, trust: WithTrust(keysOf(options))}
+	if _, local := st.(store.Local); !local && !keysOf(options).trusts() {
+		l.known = readCatalog(ctx, st)
+	}
+	return l.list(ctx)
+}
+
+// Survey is List without a catalog: each set is opened.
+func Survey(ctx context.Context, st store.Store, options ...Option) ([]Entry, error) {
+	l := lister{st: st, trust: WithTrust(keysOf(options))}
+	return l.list(ctx)
+}
+
+func (l *lister) list(ctx context.Context) ([]Entry, error) {
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(examined)
-	err := eachFolder(groupCtx, st, func(folder setFolder) error {
+	examine := func(folder setFolder) error {
 		group.Go(func() error {
-			entry, err := examine(groupCtx, st, folder, trust)
-			if err != nil {
-				return err
+			entry, bases, err := examine(groupCtx, l.st, folder, l.trust)
+			if err == nil {
+				l.add(entry, bases)
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			entries = append(entries, entry)
-			return nil
+			return err
 		})
 		return nil
+	}
+	err := eachFolder(groupCtx, l.st, func(folder setFolder) error {
+		if l.recall(folder) {
+			return nil
+		}
+		return examine(folder)
 	})
 	if err := cmp.Or(group.Wait(), err); err != nil {
 		return nil, fmt.Errorf("list backup sets: %w", err)
 	}
-	sortByAge(entries, func(e Entry) string { return e.ID })
-	return entries, nil
+	if err := l.again(ctx, l.settle()); err != nil {
+		return nil, fmt.Errorf("list backup sets: %w", err)
+	}
+	sortByAge(l.entries, func(e Entry) string { return e.ID })
+	return l.entries, nil
+}
+
+// again examines sets whose bases changed.
+func (l *lister) again(ctx context.Context, ids []string) error {
+	for _, id := range ids {
+		folder := newFolder(id)
+		if err := l.st.List(ctx, id+"/", func(info store.Info) error { folder.add(info); return nil }); err != nil {
+			return err
+		}
+		entry, bases, err := examine(ctx, l.st, folder, l.trust)
+		if err != nil {
+			return err
+		}
+		l.add(entry, bases)
+	}
+	return nil
 }
 
 // IDs returns the ids of every set's folder, complete or not: what NewID must
@@ -104,10 +139,18 @@ type setFolder struct {
 	id    string
 	bytes map[string]int64 // size by name, relative to the set
 	total int64
+
+	manifestTime time.Time // when its manifest was written
 }
 
+func newFolder(id string) setFolder { return setFolder{id: id, bytes: map[string]int64{}} }
+
 func (f *setFolder) add(info store.Info) {
-	f.bytes[strings.TrimPrefix(info.Key, f.id+"/")] = info.Bytes
+	name := strings.TrimPrefix(info.Key, f.id+"/")
+	if name == ManifestName {
+		f.manifestTime = info.Modified
+	}
+	f.bytes[name] = info.Bytes
 	f.total += info.Bytes
 }
 
@@ -141,7 +184,7 @@ func eachFolder(ctx context.Context, st store.Store, fn func(setFolder) error) e
 			if err := flush(); err != nil {
 				return err
 			}
-			current = setFolder{id: id, bytes: map[string]int64{}}
+			current = newFolder(id)
 		}
 		current.add(info)
 		return nil
@@ -152,16 +195,20 @@ func eachFolder(ctx context.Context, st store.Store, fn func(setFolder) error) e
 	return flush()
 }
 
-// examine returns an error only when the store cannot be asked.
-func examine(ctx context.Context, st store.Store, folder setFolder, trust Option) (Entry, error) {
-	entry := Entry{ID: folder.id, Bytes: folder.total}
+// examine returns an error only when the store cannot be asked. bases are the sets
+// that the set refers to.
+func examine(ctx context.Context, st store.Store, folder setFolder, trust Option) (entry Entry, bases []string, err error) {
+	entry = Entry{ID: folder.id, Bytes: folder.total}
 	if !folder.has(ManifestName) {
 		entry.Status, entry.Reason = withoutManifest(folder)
-		return entry, nil
+		return entry, nil, nil
+	}
+	if trust == nil {
+		trust = WithTrust(Keys{})
 	}
 	set, err := Open(ctx, st, folder.id, trust)
 	if err == nil {
-		return entry, entry.describe(ctx, set, folder)
+		return entry, set.bases(), entry.describe(ctx, set, folder)
 	}
 	entry.Reason = err.Error()
 	var newer *newerError
@@ -171,9 +218,9 @@ func examine(ctx context.Context, st store.Store, folder setFolder, trust Option
 	case fault.Is(err, fault.Integrity), fault.Is(err, fault.NotFound):
 		entry.Status = StatusDamaged
 	default:
-		return Entry{}, err
+		return Entry{}, nil, err
 	}
-	return entry, nil
+	return entry, nil, nil
 }
 
 // resumable tells a folder with the beginning of a set that can be gone on with.

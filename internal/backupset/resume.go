@@ -61,7 +61,7 @@ func Reopen(ctx context.Context, st store.Store, id string, options ...WriterOpt
 	if err := CheckID(id); err != nil {
 		return nil, fault.New(fault.Usage, "", "reopen backup set: %w", err)
 	}
-	folder := setFolder{id: id, bytes: map[string]int64{}}
+	folder := newFolder(id)
 	err := st.List(ctx, id+"/", func(info store.Info) error {
 		folder.add(info)
 		return nil

@@ -44,6 +44,8 @@ type Keys struct {
 	Trusted seal.Trusted
 }
 
+func (k Keys) trusts() bool { return len(k.Trusted) > 0 }
+
 // Option is how a set is opened.
 type Option func(*Keys)
 

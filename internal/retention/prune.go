@@ -149,7 +149,7 @@ func (o Options) removeOne(ctx context.Context, id string) error {
 // end is an error (T33); so is a set of a newer release, of which nobody here
 // knows what it refers to.
 func survey(ctx context.Context, st store.Store, trust backupset.Option) ([]Set, error) {
-	entries, err := backupset.List(ctx, st, trust)
+	entries, err := backupset.Survey(ctx, st, trust)
 	if err != nil {
 		return nil, err
 	}
