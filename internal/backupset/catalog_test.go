@@ -67,7 +67,7 @@ func TestCatalogSavesReadingManifests(t *testing.T) {
 	must(t, os.Chtimes(filepath.Join(folder.String(), ids[6], ManifestName), time.Time{}, time.Unix(1, 0)))
 	must(t, writeSample(t.Context(), folder, "cluster-20270102T030405Z"))
 	far.opens.Store(0)
-	got, strict := listed(t, far), []Entry{}
+	got := listed(t, far)
 	opens := far.opens.Load()
 	strict, err := Survey(t.Context(), far)
 	must(t, err)
