@@ -45,9 +45,9 @@ func TestRoundTrips(t *testing.T) {
 // archive, so that trying it on one's own version is enough.
 func modes(source, target int) []string {
 	if source == target {
-		return []string{"custom", "plain", "directory"}
+		return []string{"custom", "plain", "directory", "chunked"}
 	}
-	return []string{"custom", "plain"}
+	return []string{"custom", "plain", "chunked"}
 }
 
 // majors are the versions to test, oldest first, from MATRIX_VERSIONS.
