@@ -20,6 +20,9 @@ type Options struct {
 	Store  store.Place
 	Report report.Reporter
 
+	// Piped says of a store that is not opened, as by Survey, that pg_dump cannot
+	// write into it: it is no folder, or the sets in it are encrypted.
+	Piped bool
 	// Sealing encrypts the set. A run that goes on with one needs no recipients: it
 	// is encrypted as it was begun, or not at all. nil: nothing is encrypted.
 	Sealing *backupset.Sealing

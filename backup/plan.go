@@ -229,7 +229,7 @@ func (r *run) chooseMode(p plan) (backupset.Mode, string) {
 
 // piped reports whether pg_dump cannot write into the store itself.
 func (r *run) piped() bool {
-	if r.o.Sealing != nil {
+	if r.o.Sealing != nil || r.o.Piped {
 		return true
 	}
 	_, local := r.o.Store.(store.Local)

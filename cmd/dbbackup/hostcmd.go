@@ -11,6 +11,7 @@ import (
 	"dbbackup/internal/bytesize"
 	"dbbackup/internal/pgname"
 	"dbbackup/internal/pgtool"
+	"dbbackup/internal/stores"
 	"dbbackup/sysprobe"
 )
 
@@ -72,6 +73,9 @@ func (a *application) probe(ctx context.Context, s *settings) error {
 	if o.Source, err = s.endpoint(ctx); err != nil {
 		return err
 	}
+	refs := s.storeRefs()
+	_, folder := stores.Folder(refs[0])
+	o.Piped = len(refs) > 1 || !folder || s.a.config.Encrypt != nil && *s.a.config.Encrypt
 	server, plans, omissions, err := backup.Survey(ctx, o)
 	if err != nil {
 		return err
