@@ -169,6 +169,11 @@ func (c *Cluster) initdb(more []string) error {
 	if err != nil {
 		return err
 	}
+	if short, err := c.takesShortPasswords(); err != nil {
+		return err
+	} else if short {
+		secret = c.Password
+	}
 	pwfile := filepath.Join(c.dir, "password")
 	if err := c.owner.writeFile(pwfile, secret+"\n"); err != nil {
 		return err
@@ -181,6 +186,24 @@ func (c *Cluster) initdb(more []string) error {
 		return err
 	}
 	return os.Remove(pwfile)
+}
+
+// takesShortPasswords: before version 14 initdb reads 99 bytes of a password's file
+// (get_su_pwd in initdb.c), and a verifier has more.
+func (c *Cluster) takesShortPasswords() (bool, error) {
+	out, err := exec.Command(filepath.Join(c.BinDir, "initdb"), "--version").Output() //nolint:gosec // the server under test
+	if err != nil {
+		return false, fmt.Errorf("version of initdb: %w", err)
+	}
+	var major int
+	fields := strings.Fields(string(out)) // initdb (PostgreSQL) 15.18 ...
+	if len(fields) < 3 {
+		return false, fmt.Errorf("version of initdb: %q", out)
+	}
+	if _, err := fmt.Sscanf(fields[2], "%d", &major); err != nil {
+		return false, fmt.Errorf("version of initdb: %q: %w", out, err)
+	}
+	return major < 14, nil
 }
 
 // configure writes all configuration but the port.
