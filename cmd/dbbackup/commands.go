@@ -32,7 +32,7 @@ func (a *application) commands() []*cli.Command {
 			join(under("Doctor", []cli.Flag{stringFlag("postgres-user", "the `USER` that runs the server", "postgres")}), connectionFlags(), outputFlags()), a.doctor),
 		a.command("config", "print the effective configuration as a config file", "",
 			exampleLines("config", "config --config new.yaml --mode plain"),
-			join(captureFlags(), runFlags(), sealingFlags(), excludeDatabasesFlags(), connectionFlags()), a.printConfig),
+			join(captureFlags(), runFlags(), sealingFlags(), retentionFlags(), excludeDatabasesFlags(), connectionFlags()), a.printConfig),
 		a.command("completion", "print the completion script of a shell: bash or zsh", "SHELL",
 			"source <(dbbackup completion bash)\ndbbackup completion zsh > /usr/local/share/zsh/site-functions/_dbbackup", nil, a.completion),
 		a.command("version", "print the version", "", exampleLines("version --json"), outputFlags(), a.printVersion),

@@ -51,6 +51,12 @@ type config struct {
 	Identities        []string `yaml:"identities"`
 	PassphraseFile    *string  `yaml:"passphrase_file"`
 	Trust             *string  `yaml:"trust"`
+	KeepLast          *int     `yaml:"keep_last"`
+	KeepDaily         *int     `yaml:"keep_daily"`
+	KeepWeekly        *int     `yaml:"keep_weekly"`
+	KeepMonthly       *int     `yaml:"keep_monthly"`
+	KeepYearly        *int     `yaml:"keep_yearly"`
+	KeepWithin        *string  `yaml:"keep_within"`
 	MetricsFile       *string  `yaml:"metrics_file"`
 	LogFormat         *string  `yaml:"log_format"`
 	Hooks             struct {

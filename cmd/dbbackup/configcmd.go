@@ -46,7 +46,9 @@ func (a *application) printConfig(ctx context.Context, s *settings) error {
 		key   string
 		value any
 	}{
-		{"store", s.printedStores()}, {"store_quorum", s.number("store-quorum", a.config.StoreQuorum)}, {"store_patience", s.text("store-patience", a.config.StorePatience)}, {"connection", printedConnection(params)}, {"pg_bin", s.search().BinDir},
+		{"store", s.printedStores()},
+		{"store_quorum", s.number("store-quorum", a.config.StoreQuorum)}, {"store_patience", s.text("store-patience", a.config.StorePatience)},
+		{"connection", printedConnection(params)}, {"pg_bin", s.search().BinDir},
 		{"mode", string(o.Defaults.Mode)}, {"chunked_over", s.text("chunked-over", a.config.ChunkedOver)},
 		{"compression", printedCompression(s.text("compression", a.config.Compression), o.Defaults)}, {"chunk_size", s.text("chunk-size", a.config.ChunkSize)}, {"timeout", printedTime(o.Defaults.Limit)},
 		{"stall_timeout", printedTime(o.Defaults.Stall)}, {"lock_timeout", printedTime(o.Defaults.LockTimeout)},
@@ -56,6 +58,9 @@ func (a *application) printConfig(ctx context.Context, s *settings) error {
 		{"max_replication_lag", s.text("max-replication-lag", a.config.MaxReplicationLag)},
 		{"max_snapshot_age", printedTime(o.MaxSnapshotAge)}, {"yield_to_ddl", o.YieldToDDL},
 		{"exclude_databases", append([]string{}, s.list("exclude-db", a.config.ExcludeDatabases)...)},
+		{"keep_last", s.number("keep-last", a.config.KeepLast)}, {"keep_daily", s.number("keep-daily", a.config.KeepDaily)},
+		{"keep_weekly", s.number("keep-weekly", a.config.KeepWeekly)}, {"keep_monthly", s.number("keep-monthly", a.config.KeepMonthly)},
+		{"keep_yearly", s.number("keep-yearly", a.config.KeepYearly)}, {"keep_within", s.text("keep-within", a.config.KeepWithin)},
 		{"encrypt", s.yes("encrypt", a.config.Encrypt)}, {"recipients", append([]string{}, s.list("recipient", a.config.Recipients)...)},
 		{"recipients_file", s.text("recipients-file", a.config.RecipientsFile)}, {"sign_with", s.text("sign-with", a.config.SignWith)},
 		{"keys", s.text("keys", a.config.Keys)}, {"identities", append([]string{}, s.list("identity", a.config.Identities)...)},

@@ -36,13 +36,16 @@ func retentionFlags() []cli.Flag {
 	})
 }
 
-// policy returns what the flags say; false where they say nothing.
+// policy returns what the flags and the file say; false where they say nothing.
 func (s *settings) policy() (retention.Policy, bool, error) {
+	c := &s.a.config
 	p := retention.Policy{
-		Last: s.Int("keep-last"), Daily: s.Int("keep-daily"), Weekly: s.Int("keep-weekly"),
-		Monthly: s.Int("keep-monthly"), Yearly: s.Int("keep-yearly"), AllowShrink: s.Bool("allow-shrink"),
+		Last: s.number("keep-last", c.KeepLast), Daily: s.number("keep-daily", c.KeepDaily), Weekly: s.number("keep-weekly", c.KeepWeekly),
+		Monthly: s.number("keep-monthly", c.KeepMonthly), Yearly: s.number("keep-yearly", c.KeepYearly), AllowShrink: s.Bool("allow-shrink"),
 	}
-	given := s.Bool("allow-shrink")
+	within := s.text("keep-within", c.KeepWithin)
+	// A zero in the file is the sample's way to say nothing.
+	given := s.Bool("allow-shrink") || p != (retention.Policy{AllowShrink: p.AllowShrink}) || within != ""
 	for _, name := range []string{"keep-last", "keep-daily", "keep-weekly", "keep-monthly", "keep-yearly", "keep-within"} {
 		given = given || s.IsSet(name)
 	}
@@ -52,7 +55,7 @@ func (s *settings) policy() (retention.Policy, bool, error) {
 	if err := s.refuseEmpty("keep-within"); err != nil {
 		return p, true, err
 	}
-	if text := s.String("keep-within"); text != "" {
+	if text := within; text != "" {
 		var err error
 		if p.Within, err = parseTime("keep-within", text); err != nil {
 			return p, true, err
