@@ -28,7 +28,7 @@ func (p *preparation) checkObjects(ctx context.Context, chosen []backupset.Datab
 	var objects []backupset.Object
 	var references []backupset.Reference
 	for _, d := range chosen {
-		if p.partly(d) || p.streams(d) {
+		if p.partly(d) || p.streams(d) || p.o.Salvage {
 			objects = append(objects, withoutRows(set, d)...)
 			continue
 		}

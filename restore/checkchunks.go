@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"dbbackup/internal/backupset"
+	"dbbackup/internal/fault"
 	"dbbackup/internal/pgname"
 )
 
@@ -90,7 +91,7 @@ func (p *preparation) checkPresent(ctx context.Context, needed map[string]bool) 
 		}
 	}
 	if err := problemsError(lost); err != nil {
-		return notWritten(err)
+		return notWritten(fault.New(fault.Integrity, salvageHint, "%w", err))
 	}
 	return ctx.Err()
 }
@@ -108,6 +109,21 @@ func (s *Step) ownersOfLargeObjects() map[string]bool {
 // neededObjects are those in which rows of the chosen tables lie, by set/name;
 // where nothing was chosen, all.
 func (s *Step) neededObjects() map[string]bool {
+	chosen := s.chosenTables()
+	needed := map[string]bool{}
+	s.contents.Pieces(func(t *backupset.ChunkedTable, piece *backupset.Piece) {
+		if piece.Object == "" {
+			return
+		}
+		if t == nil && s.entries == nil || t != nil && chosen(pgname.Table{Schema: t.Schema, Name: t.Name}) {
+			needed[piece.Set+"/"+piece.Object] = true
+		}
+	})
+	return needed
+}
+
+// chosenTables tells the tables whose rows are restored.
+func (s *Step) chosenTables() func(pgname.Table) bool {
 	chosen := map[pgname.Table]bool{}
 	for i := range s.toc.Entries {
 		e := &s.toc.Entries[i]
@@ -115,14 +131,5 @@ func (s *Step) neededObjects() map[string]bool {
 			chosen[pgname.Table{Schema: e.Schema, Name: e.Tag}] = true
 		}
 	}
-	needed := map[string]bool{}
-	s.contents.Pieces(func(t *backupset.ChunkedTable, piece *backupset.Piece) {
-		if piece.Object == "" {
-			return
-		}
-		if s.entries == nil || t != nil && chosen[pgname.Table{Schema: t.Schema, Name: t.Name}] {
-			needed[piece.Set+"/"+piece.Object] = true
-		}
-	})
-	return needed
+	return func(t pgname.Table) bool { return s.entries == nil || chosen[t] }
 }

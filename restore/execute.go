@@ -24,6 +24,7 @@ type Outcome struct {
 	Source   backupset.Database
 	Took     time.Duration
 	Problems []pgtool.ObjectError // objects that the target refused
+	Lost     []pgcopy.Loss        // what a salvage could not restore
 	KeptAs   string               // where an incomplete database was left to be looked at
 	Err      error
 }
@@ -42,7 +43,7 @@ func (p *Plan) Execute(ctx context.Context) ([]Outcome, error) {
 			return outcomes, errors.Join(append(failures, context.Cause(ctx))...)
 		}
 		began := p.o.Now()
-		o := Outcome{Name: s.Name, Action: s.Action, Source: s.Source}
+		o := Outcome{Name: s.Name, Action: s.Action, Source: s.Source, Lost: s.lost}
 		o.Err = p.restore(ctx, s, &o)
 		o.Took = p.o.Now().Sub(began)
 		outcomes = append(outcomes, o)
@@ -268,7 +269,7 @@ func (p *Plan) load(ctx context.Context, s Step, database string, whole bool, o 
 		Database: database, Mode: s.Source.Mode, TOC: s.toc, Entries: s.entries, Jobs: p.o.Jobs, Whole: whole,
 		SchemaOnly: p.o.SchemaOnly, DataOnly: p.o.DataOnly, NoOwner: p.o.NoOwner, NoACL: p.o.NoACL,
 		MapRoles: p.o.MapRoles, MapTablespaces: p.o.MapTablespaces, Open: p.open(s.Source.Dump),
-		MaintenanceMemory: p.o.MaintenanceMemory,
+		MaintenanceMemory: p.o.MaintenanceMemory, Phases: p.o.Salvage,
 	}
 	l.Path = s.path
 	if s.partial {
@@ -279,7 +280,8 @@ func (p *Plan) load(ctx context.Context, s Step, database string, whole bool, o 
 	target := pgdump.Target{Endpoint: p.o.Target, Tools: p.tools, Superuser: p.Server.Superuser, VersionNum: p.Server.VersionNum}
 	problems, err := p.replay(ctx, target, l, s)
 	o.Problems = problems
-	if err != nil || len(problems) == 0 {
+	failing := s.failing(problems)
+	if err != nil || len(failing) == 0 {
 		return err
 	}
 	return &RefusedError{Problems: problems}
@@ -299,8 +301,8 @@ func (p *Plan) replay(ctx context.Context, target pgdump.Target, l pgdump.Load, 
 // restore is only gone on with when it is the same.
 func (p *Plan) optionsOf(s Step) string {
 	h := fnv.New64a()
-	fmt.Fprintf(h, "%s %q %q %v %t %t %t %v %v", p.o.Set.ID(), s.Source.Name, s.Name, s.entries,
-		p.o.SchemaOnly, p.o.NoOwner, p.o.NoACL, p.o.MapRoles, p.o.MapTablespaces) // maps are printed in order
+	fmt.Fprintf(h, "%s %q %q %v %t %t %t %v %v %s", p.o.Set.ID(), s.Source.Name, s.Name, s.entries,
+		p.o.SchemaOnly, p.o.NoOwner, p.o.NoACL, p.o.MapRoles, p.o.MapTablespaces, s.lostKey()) // maps are printed in order
 	return fmt.Sprintf("%016x", h.Sum64())
 }
 

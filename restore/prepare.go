@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"dbbackup/internal/backupset"
+	"dbbackup/internal/engine/pgcopy"
 	"dbbackup/internal/fault"
 	"dbbackup/internal/pg"
 	"dbbackup/internal/pgarchive"
@@ -42,6 +43,7 @@ type Step struct {
 	partial    bool                // path has no rows: they are read from the set
 	contents   *backupset.Contents // chunked sets
 	entries    []int               // nil: all
+	lost       []pgcopy.Loss       // with Salvage
 }
 
 // Plan is a restore that could begin.
@@ -117,7 +119,11 @@ func (p *preparation) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := p.checkChunks(ctx); err != nil {
+	check := p.checkChunks
+	if p.o.Salvage {
+		check = p.salvage
+	}
+	if err := check(ctx); err != nil {
 		return err
 	}
 	if err := p.checkTarget(ctx, chosen); err != nil {
@@ -198,7 +204,7 @@ func (p *preparation) choose() ([]backupset.Database, error) {
 	}
 	for _, d := range m.Databases {
 		if d.Name == p.o.Database {
-			return []backupset.Database{d}, p.refusePlainSelection(d)
+			return []backupset.Database{d}, errors.Join(p.refusePlainSelection(d), p.refuseSalvage(d))
 		}
 	}
 	return nil, fault.New(fault.NotFound, "`dbbackup show "+m.ID+"` lists what it holds",

@@ -145,7 +145,11 @@ func (p *Plan) leave(ctx context.Context, conn *pg.Conn, s Step, temporary strin
 	var unpublished *unpublishedError
 	if !errors.As(err, &refused) && !errors.As(err, &unpublished) && s.contents != nil {
 		o.KeptAs = temporary
-		return errors.Join(err, fault.Keeping("run the same restore again: it goes on where this one stopped", "what was restored so far is kept as database "+temporary))
+		how := "run the same restore again: it goes on where this one stopped"
+		if fault.Is(err, fault.Integrity) {
+			how = "put the damaged object back and run the same restore again, or " + salvageHint
+		}
+		return errors.Join(err, fault.Keeping(how, "what was restored so far is kept as database "+temporary))
 	}
 	if !errors.As(err, &refused) && !errors.As(err, &unpublished) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)

@@ -150,6 +150,7 @@ func singleRestoreFlags() []cli.Flag {
 		&cli.StringFlag{Name: "target-db", Usage: "restore under this `NAME`"},
 		onceFlag("data-only", "load data into the existing, empty tables of an existing database"),
 		onceFlag("schema-only", "restore definitions without data"),
+		onceFlag("salvage", "of a damaged set in chunks, restore what is sound, and say what is lost"),
 		onceFlag("no-owner", "everything belongs to the role that restores"),
 		onceFlag("no-acl", "without privileges"),
 		listFlag("map-role", "use role B where the set says A: `A=B`; may be repeated"),

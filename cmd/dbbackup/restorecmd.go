@@ -34,7 +34,7 @@ func (a *application) restoreSingle(ctx context.Context, s *settings) error {
 	return a.restore(ctx, s, restore.Options{
 		Kind: backupset.Single, Database: s.Args().First(), As: s.String("target-db"),
 		Tables: s.StringSlice("table"), Schemas: s.StringSlice("schema"),
-		SchemaOnly: s.Bool("schema-only"), DataOnly: s.Bool("data-only"),
+		SchemaOnly: s.Bool("schema-only"), DataOnly: s.Bool("data-only"), Salvage: s.Bool("salvage"),
 		NoOwner: s.Bool("no-owner"), NoACL: s.Bool("no-acl"), MapRoles: roles,
 	})
 }
@@ -96,6 +96,16 @@ func (a *application) carryOut(ctx context.Context, s *settings, o restore.Optio
 	}
 	outcomes, err := plan.Execute(ctx)
 	a.log.close() // the bars end before the table begins
+	if plan.Lost() {
+		for _, o := range outcomes {
+			for _, l := range o.Lost {
+				a.log.Warn("lost: " + l.String())
+			}
+			for _, refused := range o.Problems {
+				a.log.Warn("refused: " + refused.String())
+			}
+		}
+	}
 	if err == nil && len(plan.Omitted) > 0 {
 		err = errOmissions
 	}
@@ -165,7 +175,11 @@ func (a *application) printPlan(s *settings, o restore.Options, plan *restore.Pl
 		return json.NewEncoder(a.stdout).Encode(p)
 	}
 	out := &printer{w: a.stdout}
-	out.line("Set %s is sound. On %s this restore would:", p.Set, p.Target)
+	state := "sound"
+	if plan.Lost() {
+		state = "damaged"
+	}
+	out.line("Set %s is %s. On %s this restore would:", p.Set, state, p.Target)
 	for _, g := range p.Globals {
 		out.line("  %s", g)
 	}
@@ -202,6 +216,21 @@ type restoredDatabase struct {
 	Error   string   `json:"error,omitempty"`
 	Refused []string `json:"refused,omitempty"`
 	KeptAs  string   `json:"kept_as,omitempty"`
+	Lost    []lost   `json:"lost,omitempty"`
+}
+
+// lost is a chunk that a salvage could not restore: rows of a table's pages, or of
+// large objects.
+type lost struct {
+	Table     string `json:"table,omitempty"`
+	FirstPage uint32 `json:"first_page"`
+	EndPage   uint32 `json:"end_page"` // the first page behind it
+	FirstOID  uint32 `json:"first_oid,omitempty"`
+	LastOID   uint32 `json:"last_oid,omitempty"`
+	Rows      int64  `json:"rows"`
+	Object    string `json:"object"`
+	Error     string `json:"error"`
+	text      string
 }
 
 func (a *application) printRestored(s *settings, set string, outcomes []restore.Outcome, err error) error {
@@ -222,13 +251,38 @@ func (a *application) printRestored(s *settings, set string, outcomes []restore.
 	for _, d := range result.Databases {
 		t.add(pgname.Printable(d.Name), d.Action, bytesize.Format(d.Bytes), shortTime(d.Seconds), d.Result)
 	}
-	return t.print(a.stdout)
+	if err := t.print(a.stdout); err != nil {
+		return err
+	}
+	out := &printer{w: a.stdout}
+	for _, d := range result.Databases {
+		d.printLost(out)
+	}
+	return out.err
+}
+
+// printLost says what a salvage left out, once more at the end.
+func (d restoredDatabase) printLost(out *printer) {
+	if len(d.Lost) == 0 {
+		return
+	}
+	out.line("Lost of %s (%d):", pgname.Printable(d.Name), len(d.Lost))
+	for _, l := range d.Lost {
+		out.wrapped("  - ", l.text)
+	}
+	for _, r := range d.Refused {
+		out.wrapped("  - ", "refused: "+r)
+	}
 }
 
 func restored(o restore.Outcome) restoredDatabase {
 	d := restoredDatabase{Name: o.Name, Action: string(o.Action), Bytes: o.Source.DatabaseBytes, Seconds: o.Took.Seconds(), Result: "ok", KeptAs: o.KeptAs}
 	for _, p := range o.Problems {
 		d.Refused = append(d.Refused, p.String())
+	}
+	for _, l := range o.Lost {
+		d.Result = "incomplete"
+		d.Lost = append(d.Lost, lost{l.Table, l.FirstPage, l.EndPage, l.FirstOID, l.LastOID, l.Rows, l.Object, l.Err.Error(), l.String()})
 	}
 	if o.Err != nil {
 		d.Result, d.Error = "failed", o.Err.Error()

@@ -9,6 +9,8 @@ import (
 type ObjectError struct {
 	Object  string // what it was about, as far as the program says; may be empty
 	Message string // the server's message, with its detail
+
+	ForeignKey bool // a foreign key, or the comment on one
 }
 
 func (e ObjectError) String() string {

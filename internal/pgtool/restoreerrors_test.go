@@ -17,43 +17,43 @@ func TestParseRestoreErrors(t *testing.T) {
 		noDatabase = `connection to server on socket "/run/postgresql/.s.PGSQL.5999" failed: FATAL:  database "nodb" does not exist`
 	)
 	named := []ObjectError{
-		{"TABLE t1", exists},
-		{"TABLE two words no", noRole}, // where the owner begins cannot be told
-		{"TABLE DATA t1", duplicate},
-		{"CONSTRAINT t1 t1_pkey", primaryKey},
+		{Object: "TABLE t1", Message: exists},
+		{Object: "TABLE two words no", Message: noRole}, // where the owner begins cannot be told
+		{Object: "TABLE DATA t1", Message: duplicate},
+		{Object: "CONSTRAINT t1 t1_pkey", Message: primaryKey},
 	}
 	tests := []struct {
 		file string
 		want []ObjectError
 	}{
 		{"restore.txt", []ObjectError{
-			{"CREATE TABLE public.t1", exists},
-			{`ALTER TABLE public."two words" OWNER TO "no such"`, noRole},
-			{`TABLE DATA "t1"`, duplicate},
-			{"ALTER TABLE ONLY public.t1", primaryKey},
+			{Object: "CREATE TABLE public.t1", Message: exists},
+			{Object: `ALTER TABLE public."two words" OWNER TO "no such"`, Message: noRole},
+			{Object: `TABLE DATA "t1"`, Message: duplicate},
+			{Object: "ALTER TABLE ONLY public.t1", Message: primaryKey},
 		}},
 		{"restore-verbose.txt", named},
 		{"restore-parallel.txt", named},
-		{"restore-connect.txt", []ObjectError{{"", noDatabase}}},
+		{"restore-connect.txt", []ObjectError{{Object: "", Message: noDatabase}}},
 		{"psql-stdin.txt", []ObjectError{
-			{"<stdin>:27", `function "f" already exists with same argument types`},
-			{"<stdin>:42", `relation "Odd Name" already exists`},
-			{"<stdin>:54", exists},
-			{"<stdin>:66", `relation "v1" already exists`},
-			{"<stdin>:86", duplicate},
-			{"<stdin>:94", primaryKey},
-			{"<stdin>:102", `constraint "Odd Name_id_fkey" for relation "Odd Name" already exists`},
+			{Object: "<stdin>:27", Message: `function "f" already exists with same argument types`},
+			{Object: "<stdin>:42", Message: `relation "Odd Name" already exists`},
+			{Object: "<stdin>:54", Message: exists},
+			{Object: "<stdin>:66", Message: `relation "v1" already exists`},
+			{Object: "<stdin>:86", Message: duplicate},
+			{Object: "<stdin>:94", Message: primaryKey},
+			{Object: "<stdin>:102", Message: `constraint "Odd Name_id_fkey" for relation "Odd Name" already exists`},
 		}},
 		{"psql-plain.txt", []ObjectError{
-			{"", `function "f" already exists with same argument types`},
-			{"", `relation "Odd Name" already exists`},
-			{"", exists},
-			{"", `relation "v1" already exists`},
-			{"", duplicate},
-			{"", primaryKey},
-			{"", `constraint "Odd Name_id_fkey" for relation "Odd Name" already exists`},
+			{Object: "", Message: `function "f" already exists with same argument types`},
+			{Object: "", Message: `relation "Odd Name" already exists`},
+			{Object: "", Message: exists},
+			{Object: "", Message: `relation "v1" already exists`},
+			{Object: "", Message: duplicate},
+			{Object: "", Message: primaryKey},
+			{Object: "", Message: `constraint "Odd Name_id_fkey" for relation "Odd Name" already exists`},
 		}},
-		{"psql-connect.txt", []ObjectError{{"", noDatabase}}},
+		{"psql-connect.txt", []ObjectError{{Object: "", Message: noDatabase}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.file, func(t *testing.T) {

@@ -88,6 +88,7 @@ func damagedPiece(label string, err error) error {
 // Damage is a piece that does not hold what was captured.
 type Damage struct {
 	Table  string // "large objects" for those
+	Chunk  *backupset.Chunk
 	Object string
 	Err    error
 }
@@ -101,7 +102,7 @@ func Check(ctx context.Context, set *backupset.Set, c *backupset.Contents, moved
 	)
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
-	each := func(table, format string, p *backupset.Piece, rows int64, want string) {
+	each := func(table, format string, chunk *backupset.Chunk, p *backupset.Piece, rows int64, want string) {
 		if p.Object == "" {
 			return
 		}
@@ -115,7 +116,7 @@ func Check(ctx context.Context, set *backupset.Set, c *backupset.Contents, moved
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			damage = append(damage, Damage{table, p.Object, err})
+			damage = append(damage, Damage{table, chunk, p.Object, err})
 			return nil
 		})
 	}
@@ -125,19 +126,19 @@ func Check(ctx context.Context, set *backupset.Set, c *backupset.Contents, moved
 		for j := range t.Chunks {
 			chunk := &t.Chunks[j]
 			rows, want := narrowPart(chunk)
-			each(name, t.Format, &chunk.Piece, rows, want)
+			each(name, t.Format, chunk, &chunk.Piece, rows, want)
 			for k := range chunk.Wide {
 				for l := range chunk.Wide[k].Pieces {
 					p := &chunk.Wide[k].Pieces[l]
-					each(name, p.Format, &p.Piece, p.Rows, p.Digest)
+					each(name, p.Format, chunk, &p.Piece, p.Rows, p.Digest)
 				}
 			}
 		}
 	}
 	if lo := c.LargeObjects; lo != nil {
-		each("large objects", formatText, &lo.Metadata.Piece, lo.Metadata.Rows, lo.Metadata.Digest)
+		each("large objects", formatText, &lo.Metadata, &lo.Metadata.Piece, lo.Metadata.Rows, lo.Metadata.Digest)
 		for i := range lo.Data {
-			each("large objects", formatBinary, &lo.Data[i].Piece, lo.Data[i].Rows, lo.Data[i].Digest)
+			each("large objects", formatBinary, &lo.Data[i], &lo.Data[i].Piece, lo.Data[i].Rows, lo.Data[i].Digest)
 		}
 	}
 	err := group.Wait()

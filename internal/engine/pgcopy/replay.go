@@ -322,6 +322,9 @@ func (p *replay) complete(ctx context.Context) error {
 		}
 		p.report.Info("restoring "+s.Name, report.F("database", p.load.Schema.Database))
 		problems, err := p.archive.Run(ctx, s, p.ledger.done[begun])
+		for i := range problems {
+			problems[i].ForeignKey = s.ForeignKeys
+		}
 		p.problems = append(p.problems, problems...)
 		if err != nil {
 			return fmt.Errorf("restore %s: %w", s.Name, err)

@@ -3,6 +3,7 @@ package pgdump
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"dbbackup/internal/pgarchive"
 	"dbbackup/internal/pgtool"
@@ -20,17 +21,28 @@ func NewArchive(t Target, l Load, r report.Reporter) *Archive {
 
 // Step is one call of pg_restore.
 type Step struct {
-	Name string
-	step step
+	Name        string
+	ForeignKeys bool // it makes foreign keys and comments on them, and nothing else
+	step        step
 }
 
 // Steps cuts a section into steps, to be run one after the other.
 func (a *Archive) Steps(section pgarchive.Section) []Step {
 	var steps []Step
 	for _, s := range a.p.sectionSteps(section) {
-		steps = append(steps, Step{s.name, s})
+		steps = append(steps, Step{s.name, a.makesForeignKeys(s), s})
 	}
 	return steps
+}
+
+func (a *Archive) makesForeignKeys(s step) bool {
+	ids := make(map[int]bool, len(s.ids))
+	for _, id := range s.ids {
+		ids[id] = true
+	}
+	return s.ids != nil && !slices.ContainsFunc(a.p.load.TOC.Entries, func(e pgarchive.Entry) bool {
+		return ids[e.ID] && e.Desc != "FK CONSTRAINT" && e.Section != pgarchive.None
+	})
 }
 
 // Run runs a step. again says that it was begun before and interrupted: what

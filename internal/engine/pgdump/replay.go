@@ -49,6 +49,8 @@ type Load struct {
 	NoOwner, NoACL       bool
 	MapRoles             map[string]string // source to target
 	MapTablespaces       map[string]string // source to target, "" is the database's own
+	// Phases keeps foreign keys apart from the rest of post-data, as several jobs do.
+	Phases bool
 	// MaintenanceMemory is what each session may take to build an index, in
 	// bytes; 0 leaves that to the server's settings.
 	MaintenanceMemory int64
@@ -135,7 +137,7 @@ func (p *replay) sectionSteps(section pgarchive.Section) []step {
 			s.args = append(s.args, jobsArg(jobs))
 		}
 		return []step{s}
-	case jobs == 1:
+	case jobs == 1 && !p.load.Phases:
 		return p.tablespaceSteps(step{name: section.String(), args: []string{"--section=" + section.String()}, ids: p.ids()})
 	default:
 		return p.phaseSteps(section, jobs)

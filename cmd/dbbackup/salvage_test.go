@@ -1,0 +1,178 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"dbbackup/internal/backupset"
+)
+
+// salvaged is the JSON of a restore with --salvage.
+type salvaged struct {
+	Result    string
+	Databases []struct {
+		Name, Result string
+		Refused      []string
+		Lost         []struct {
+			Table     string
+			FirstPage uint32 `json:"first_page"`
+			EndPage   uint32 `json:"end_page"`
+			FirstOID  uint32 `json:"first_oid"`
+			Rows      int64
+			Object    string
+		}
+	}
+}
+
+// T79: a chunk is lost or damaged, and there is no other set. With --salvage the rest
+// comes back, what is lost is named before and after, and the foreign key that cannot
+// be made is reported; without, nothing is restored.
+func TestT79Salvage(t *testing.T) {
+	c := shared.Cluster(t)
+	db := family(t, c)
+	c.Exec(t, db, "COMMENT ON CONSTRAINT child_parent_fkey ON child IS 'every child has one'")
+	for name, harm := range map[string]func(t *testing.T, path string){
+		"missing": func(t *testing.T, path string) {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"flipped byte": flipByte,
+		"cut short": func(t *testing.T, path string) {
+			if err := os.Truncate(path, 100); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			to, jobs := c.FreeName(t), "2"
+			if name == "missing" {
+				jobs = "1"
+			}
+			store := captured(t, c, db, "--mode", "chunked", "--chunk-size", "64kB")
+			id := onlySet(t, store)
+			set := filepath.Join(store, id)
+			object := chunkOf(t, set, db, "parent")
+			harm(t, filepath.Join(set, object))
+			rows, pages := int64(0), ""
+			contents := readContents(t, filepath.Join(set, "databases", db+".chunks", backupset.ContentsName))
+			for _, table := range contents.Tables {
+				for i := range table.Chunks {
+					if k := &table.Chunks[i]; k.Object == object {
+						rows += k.Rows
+						pages = fmt.Sprintf("ctid < '(%d,0)' OR ctid >= '(%d,0)'", k.FirstPage, k.EndPage)
+					}
+				}
+			}
+			dbbackup(t, c.Env(), restoring(store, db, "--target-db", to, "--set", id)...).want(t, exitIntegrity, "--salvage")
+
+			args := restoring(store, db, "--target-db", to, "--set", id, "--salvage", "--jobs", jobs)
+			dry := dbbackup(t, c.Env(), append([]string{"restore", "single", "--dry-run"}, args[2:]...)...)
+			if dry.must(t, exitOK); !strings.Contains(dry.stdout, "is damaged") || !strings.Contains(dry.stdout, "Will be missing: ") {
+				t.Errorf("dry run: got %s, want what will be missing", dry.stdout)
+			}
+			got := dbbackup(t, c.Env(), append([]string{"restore", "single", "--json"}, args[2:]...)...)
+			got.want(t, exitOmissions, fmt.Sprintf("will be missing: %d rows of table public.parent", rows),
+				fmt.Sprintf("lost: %d rows of table public.parent", rows), "refused: ALTER TABLE", "child_parent_fkey")
+			var result salvaged
+			got.decode(t, &result)
+			if d := result.Databases; result.Result != "omissions" || len(d) != 1 || d[0].Result != "incomplete" || len(d[0].Lost) != 1 ||
+				d[0].Lost[0].Table != "public.parent" || d[0].Lost[0].Rows != rows || d[0].Lost[0].Object != object ||
+				len(d[0].Refused) != 2 || !strings.Contains(d[0].Refused[0], "child_parent_fkey") {
+				t.Errorf("result: got %+v, want one lost chunk of %d rows, and the foreign key and its comment refused", result, rows)
+			}
+			wantTables(t, c, to, "child 4000", fmt.Sprintf("parent %d", 4000-rows))
+			const sum = "SELECT md5(string_agg(t::text, ',' ORDER BY id)) FROM "
+			for table, condition := range map[string]string{"child": "true", "parent": pages} {
+				want := c.QueryString(t, db, sum+table+" t WHERE "+condition)
+				if got := c.QueryString(t, to, sum+table+" t"); got != want {
+					t.Errorf("table %s: the rows are others than the sound ones", table)
+				}
+			}
+			wantQuiet(t, c, to)
+		})
+	}
+}
+
+// A salvage of tables that are sound loses nothing, and says so by its exit code;
+// in a database that is there it loads what is sound.
+func TestSalvageOfSomeTables(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db, whole, into := family(t, c), c.FreeName(t), c.FreeName(t)
+	store := captured(t, c, db, "--mode", "chunked", "--chunk-size", "64kB")
+	id := onlySet(t, store)
+	flipByte(t, filepath.Join(store, id, chunkOf(t, filepath.Join(store, id), db, "child")))
+	run := func(args ...string) result {
+		return dbbackup(t, c.Env(), restoring(store, db, append(args, "--set", id)...)...)
+	}
+	if got := run("--target-db", whole, "--table", "parent", "--salvage"); strings.Contains(got.stdout, "Lost") {
+		t.Errorf("nothing is lost: got %s", got.stdout)
+	} else {
+		got.want(t, exitOK)
+	}
+	wantTables(t, c, whole, "parent 4000")
+	run("--target-db", into, "--schema-only").must(t, exitOK)
+	run("--target-db", into, "--data-only").want(t, exitIntegrity)
+	got := run("--target-db", into, "--data-only", "--salvage")
+	got.want(t, exitOmissions, "rows of table public.child")
+	if !strings.Contains(got.stdout, "Lost of "+into+" (1):") || !strings.Contains(got.stdout, "incomplete") {
+		t.Errorf("summary: got %s, want what is lost", got.stdout)
+	}
+	if n := c.QueryString(t, into, "SELECT count(*) FROM parent WHERE EXISTS (SELECT 1 FROM child)"); n != "4000" {
+		t.Errorf("got %s parents, want 4000, and some children", n)
+	}
+}
+
+// Large objects: whose contents are lost are there, and empty, and named; when their
+// owners are lost, all are.
+func TestSalvageOfLargeObjects(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db := c.Database(t)
+	c.Exec(t, db, "CREATE TABLE t AS SELECT 1 AS id; SELECT lo_from_bytea(4711, 'large')")
+	for name, tc := range map[string]struct {
+		piece func(lo *backupset.LargeObjectChunks) *backupset.Chunk
+		text  string
+		left  string
+	}{
+		"data":   {func(lo *backupset.LargeObjectChunks) *backupset.Chunk { return &lo.Data[0] }, "contents of the large objects 4711 to 4711", "1"},
+		"owners": {func(lo *backupset.LargeObjectChunks) *backupset.Chunk { return &lo.Metadata }, "all 1 large objects", "0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store, to := captured(t, c, db, "--mode", "chunked"), c.FreeName(t)
+			set := filepath.Join(store, onlySet(t, store))
+			contents := readContents(t, filepath.Join(set, "databases", db+".chunks", backupset.ContentsName))
+			piece := tc.piece(contents.LargeObjects)
+			path := filepath.Join(set, piece.Object)
+			content := readFile(t, path)
+			content[piece.Offset+piece.Bytes/2] ^= 1
+			writeFile(t, path, content, 0o600)
+			dbbackup(t, c.Env(), restoring(store, db, "--target-db", to, "--salvage", "--set", filepath.Base(set))...).want(t, exitOmissions, "lost: "+tc.text)
+			wantTables(t, c, to, "t 1")
+			if got := c.QueryString(t, to, "SELECT count(*) FROM pg_largeobject_metadata"); got != tc.left {
+				t.Errorf("got %s large objects, want %s", got, tc.left)
+			}
+		})
+	}
+}
+
+// Where --salvage makes no sense it is refused, and says what to do.
+func TestSalvageIsRefused(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db := smallDatabase(t, c)
+	for _, mode := range dumpModes {
+		store := captured(t, c, db, "--mode", mode)
+		dbbackup(t, c.Env(), restoring(store, db, "--target-db", c.FreeName(t), "--salvage")...).
+			want(t, exitUsage, "captured in "+mode+" mode", "docs/runbook-lost-table.md")
+	}
+	store := captured(t, c, db, "--mode", "chunked")
+	for _, other := range []string{"--schema-only", "--clean"} {
+		dbbackup(t, c.Env(), restoring(store, db, "--salvage", other)...).want(t, exitUsage, "--salvage")
+	}
+}
