@@ -190,3 +190,25 @@ func TestRefusedRestoreOfChunksIsNotGoneOnWith(t *testing.T) {
 	}
 	c.DropDatabase(t, unfinished(t, c, to))
 }
+
+// Security labels of large objects are captured, and asked for again. A provider
+// that the target has not loaded refuses them, which is said once; the rest is there.
+func TestSecurityLabelsOfLargeObjects(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db, to := c.Database(t), c.FreeName(t)
+	// No provider comes with PostgreSQL's packages, so the catalog is written to.
+	c.Exec(t, db, `SELECT lo_from_bytea(4710 + i, 'large') FROM generate_series(1, 250) i; COMMENT ON LARGE OBJECT 4711 IS 'plain';
+		SET allow_system_table_mods = on;
+		INSERT INTO pg_seclabel SELECT 4710 + i, 'pg_largeobject'::regclass, 0, 'Odd "provider"', E'secret\t''\\ ' || i FROM generate_series(2, 250) i`)
+	store := captured(t, c, db, "--mode", "chunked")
+	got := dbbackup(t, c.Env(), restoring(store, db, "--target-db", to)...)
+	got.want(t, exitFailed, `ON LARGE OBJECT 4712, and all after it: `, `security label provider "Odd "provider"" is not loaded`)
+	if n := strings.Count(got.stderr, "  - SECURITY LABEL"); n > 1 {
+		t.Errorf("the provider is named %d times", n)
+	}
+	left := unfinished(t, c, to)
+	if n := c.QueryString(t, left, "SELECT count(*) || obj_description(4711, 'pg_largeobject') FROM pg_largeobject_metadata WHERE lo_get(oid) = 'large'"); n != "250plain" {
+		t.Errorf("large objects that came back: got %s, want 250plain", n)
+	}
+}

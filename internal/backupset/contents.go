@@ -116,7 +116,7 @@ type SequenceValue struct {
 // LargeObjectChunks hold the large objects: who owns them, and what they hold.
 type LargeObjectChunks struct {
 	Count    int64   `json:"count"`
-	Metadata Chunk   `json:"metadata"` // COPY text: oid, owner, acl, comment
+	Metadata Chunk   `json:"metadata"` // COPY text: oid, owner, acl, comment, and security labels if there are any
 	Data     []Chunk `json:"data"`     // COPY binary: oid, offset, bytes
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,6 +15,7 @@ import (
 
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/pg"
+	"dbbackup/internal/pgname"
 )
 
 // blobsPerTransaction bounds the locks of a transaction: each large object
@@ -39,6 +41,9 @@ func (p *replay) loadLargeObjects(ctx context.Context) error {
 		}
 		return l.transact(ctx, noted(step), func() error { return l.makeBlobs(ctx, batch) })
 	})
+	if err == nil {
+		err = p.labelBlobs(ctx, l)
+	}
 	if err != nil {
 		return err
 	}
@@ -69,7 +74,16 @@ func (p *replay) blobsIn(ctx context.Context, l *loader) error {
 	if lo == nil {
 		return nil
 	}
-	if err := p.eachBlobOwner(ctx, func(batch []blobOwner) error { return l.makeBlobs(ctx, batch) }); err != nil {
+	err := p.eachBlobOwner(ctx, func(batch []blobOwner) error {
+		err := l.makeBlobs(ctx, batch)
+		for _, labels := range p.labelsOf(batch) {
+			if err == nil {
+				err = l.stream.Exec(ctx, "label large objects", labels.sql)
+			}
+		}
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	for i := range lo.Data {
@@ -103,6 +117,12 @@ type blobOwner struct {
 	grants  []blobGrant
 	hasACL  bool
 	comment string
+	labels  []blobLabel
+}
+
+type blobLabel struct {
+	Provider string `json:"provider"`
+	Label    string `json:"label"`
 }
 
 type blobGrant struct {
@@ -158,6 +178,52 @@ func (p *replay) blobSQL(b blobOwner) []string {
 	return sql
 }
 
+// labelBlobs gives large objects their security labels. Of a provider that the
+// server has not loaded the first refusal is enough: there may be a million more.
+func (p *replay) labelBlobs(ctx context.Context, l *loader) error {
+	gone := map[string]bool{}
+	return p.eachBlobOwner(ctx, func(batch []blobOwner) error {
+		for _, labels := range p.labelsOf(batch) {
+			step := fmt.Sprintf("labels of large objects from %d for %s", batch[0].oid, labels.provider)
+			if gone[labels.provider] || p.ledger.done[step] {
+				continue
+			}
+			err := l.transact(ctx, noted(step), func() error { return l.stream.Exec(ctx, "label large objects", labels.sql) })
+			if err == nil {
+				continue
+			}
+			gone[labels.provider] = true
+			object := fmt.Sprintf("SECURITY LABEL FOR %s ON LARGE OBJECT %d, and all after it", pgname.Printable(labels.provider), labels.first)
+			if err := p.refused(object, err); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// providerLabels are the labels that one provider has given to some large objects.
+type providerLabels struct {
+	provider, sql string
+	first         uint32 // the first of those large objects
+}
+
+// labelsOf are the statements that give large objects their labels, by provider.
+func (p *replay) labelsOf(batch []blobOwner) []providerLabels {
+	var all []providerLabels
+	for _, b := range batch {
+		for _, label := range b.labels {
+			i := slices.IndexFunc(all, func(of providerLabels) bool { return of.provider == label.Provider })
+			if i < 0 {
+				i, all = len(all), append(all, providerLabels{provider: label.Provider, first: b.oid})
+			}
+			all[i].sql += fmt.Sprintf("SECURITY LABEL FOR %s ON LARGE OBJECT %d IS %s;\n",
+				pg.QuoteFor(p.load.Contents.Encoding, label.Provider), b.oid, pg.LiteralFor(p.load.Contents.Encoding, label.Label))
+		}
+	}
+	return all
+}
+
 // eachBlobOwner reads the owners, some at a time.
 func (p *replay) eachBlobOwner(ctx context.Context, fn func(batch []blobOwner) error) error {
 	metadata := &p.load.Contents.LargeObjects.Metadata
@@ -198,8 +264,8 @@ func (p *replay) eachBlobOwner(ctx context.Context, fn func(batch []blobOwner) e
 // parseBlobOwner reads a line of COPY's text form.
 func parseBlobOwner(line string) (b blobOwner, err error) {
 	fields := strings.Split(line, "\t")
-	if len(fields) != 4 {
-		return b, fmt.Errorf("a row has %d fields in place of 4", len(fields))
+	if len(fields) != 4 && len(fields) != 5 {
+		return b, fmt.Errorf("a row has %d fields in place of 4 or 5", len(fields))
 	}
 	for i := range fields {
 		fields[i] = unescapeText(fields[i])
@@ -211,6 +277,9 @@ func parseBlobOwner(line string) (b blobOwner, err error) {
 	b = blobOwner{oid: uint32(oid), owner: fields[1], hasACL: fields[2] != "", comment: fields[3]}
 	if b.hasACL {
 		err = json.Unmarshal([]byte(fields[2]), &b.grants)
+	}
+	if err == nil && len(fields) == 5 && fields[4] != "" {
+		err = json.Unmarshal([]byte(fields[4]), &b.labels)
 	}
 	return b, err
 }

@@ -13,7 +13,7 @@ import (
 
 // Large objects are read with the lo_ functions only, which work without
 // superuser: who owns them in one stream of text (oid, owner, privileges,
-// comment), and what they hold in streams of (oid, offset, bytes).
+// comment, labels), and what they hold in streams of (oid, offset, bytes).
 const (
 	blobPiece = 1 << 20 // bytes of one row
 	blobBatch = 1000    // large objects in a chunk, about
@@ -157,17 +157,29 @@ func (c *capture) addBlobs(chunk backupset.Chunk) {
 }
 
 // readBlobOwners reads who owns the large objects, their privileges (those that
-// were granted by others than the owner with the grantor) and comments.
+// were granted by others than the owner with the grantor) and comments, and, where
+// there are any, their security labels in a fifth column.
 func (c *capture) readBlobOwners(ctx context.Context, w *worker) error {
-	const sql = `COPY (SELECT m.oid, coalesce(o.rolname::text, ''),
+	const columns = `COPY (SELECT m.oid, coalesce(o.rolname::text, ''),
 		CASE WHEN m.lomacl IS NULL THEN '' ELSE coalesce((SELECT json_agg(json_build_object(
 		       'grantee', coalesce(r.rolname::text, ''), 'privilege', a.privilege_type, 'grantable', a.is_grantable) ORDER BY n)::text
 		  FROM aclexplode(m.lomacl) WITH ORDINALITY a(grantor, grantee, privilege_type, is_grantable, n)
 		  LEFT JOIN pg_roles r ON r.oid = a.grantee), '[]') END,
-		coalesce(obj_description(m.oid, 'pg_largeobject'), '')
-		FROM pg_largeobject_metadata m LEFT JOIN pg_roles o ON o.oid = m.lomowner ORDER BY m.oid) TO STDOUT (ENCODING 'UTF8')`
+		coalesce(obj_description(m.oid, 'pg_largeobject'), '')`
+	const labels = `, coalesce((SELECT json_agg(json_build_object('provider', l.provider, 'label', l.label) ORDER BY l.provider COLLATE "C")::text
+		FROM pg_seclabel l WHERE l.classoid = 'pg_largeobject'::regclass AND l.objoid = m.oid), '')`
+	const from = ` FROM pg_largeobject_metadata m LEFT JOIN pg_roles o ON o.oid = m.lomowner ORDER BY m.oid) TO STDOUT (ENCODING 'UTF8')`
 	var chunk backupset.Chunk
 	err := w.stream.Released(ctx, func() (err error) {
+		labelled, err := w.stream.Int64s(ctx, "count the security labels of large objects",
+			"SELECT count(*) FROM pg_seclabel WHERE classoid = 'pg_largeobject'::regclass")
+		if err != nil {
+			return err
+		}
+		sql := columns + from
+		if labelled[0] > 0 {
+			sql = columns + labels + from
+		}
 		chunk, _, err = w.copyBlobs(ctx, "read the owners of large objects", strings.Join(strings.Fields(sql), " "), formatText)
 		return err
 	})
