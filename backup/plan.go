@@ -267,25 +267,39 @@ func (r *run) obstacle(ctx context.Context, conn *pg.Conn, p plan) error {
 	return r.lockObstacle(p)
 }
 
-// lockObstacle compares the locks that pg_dump will hold with what the server
+// lockObstacle compares the locks that the capture will hold with what the server
 // has room for (FACTS: 16 000 tables with max_locks_per_transaction = 64 end
 // in "out of shared memory"). The table has some slack beyond the formula of
 // the manual, so only what is well above it is refused.
 func (r *run) lockObstacle(p plan) error {
 	budget, locks := r.server.LockBudget, p.inventory.Lockable
+	holders := ""
+	if p.mode == backupset.Chunked {
+		locks = nativeLocks(locks)
+		holders = fmt.Sprintf(" in three sessions, which take the room of %d locks", locks)
+	}
 	if locks <= budget {
 		return nil
 	}
 	slots := max(budget/int64(max(r.server.MaxLocksPerTx, 1)), 1)
 	need := (locks + slots - 1) / slots
 	if locks <= budget+budget/5 {
-		r.o.Report.Warn(fmt.Sprintf("database %s has %d relations to lock, more than the %d that are guaranteed; set max_locks_per_transaction = %d",
-			pgname.Printable(p.database.Name), locks, budget, need))
+		r.o.Report.Warn(fmt.Sprintf("database %s has %d relations to lock%s, more than the %d that are guaranteed; set max_locks_per_transaction = %d",
+			pgname.Printable(p.database.Name), p.inventory.Lockable, holders, budget, need))
 		return nil
 	}
 	return fault.New(fault.Precondition, fmt.Sprintf("set max_locks_per_transaction = %d and restart the server", need),
-		"database %s has %d relations to lock, and the server has room for %d locks (max_locks_per_transaction = %d)",
-		pgname.Printable(p.database.Name), locks, budget, r.server.MaxLocksPerTx)
+		"database %s has %d relations to lock%s, and the server has room for %d locks (max_locks_per_transaction = %d)",
+		pgname.Printable(p.database.Name), p.inventory.Lockable, holders, budget, r.server.MaxLocksPerTx)
+}
+
+// nativeLocks is the room that the locks of the native engine take: its two
+// keepers and pg_dump hold each relation. The server keeps one entry for a
+// relation, however many hold it, and has room for two holders of each (lock.c,
+// InitLocks).
+func nativeLocks(relations int64) int64 {
+	const holders, guaranteed = 3, 2
+	return (relations*holders + guaranteed - 1) / guaranteed
 }
 
 // declare lists what exists and will not be in the set (B7).

@@ -235,6 +235,35 @@ func TestT62TooManyTablesForTheLockTable(t *testing.T) {
 	wantSound(t, store, 1)
 }
 
+// T62: the native engine holds each lock three times, which is counted.
+func TestT62LocksOfTheNativeEngine(t *testing.T) {
+	t.Parallel()
+	c := shared.Start(t, pgtest.WithSetting("max_locks_per_transaction", "10"), pgtest.WithSetting("max_connections", "10"))
+	db := c.Database(t)
+	c.Exec(t, db, `DO $$ BEGIN FOR i IN 1..75 LOOP EXECUTE format('CREATE TABLE t%s (i int)', i); COMMIT; END LOOP; END $$`)
+	backup := func(mode string) (string, result) {
+		store := newStore(t)
+		return store, dbbackup(t, c.Env(), "backup", "single", db, "--store", store, "--mode", mode, "--max-connections", "6")
+	}
+	if _, got := backup("custom"); strings.Contains(got.stderr, "to lock") {
+		t.Errorf("pg_dump has room for 75 locks of 100: %s", got.stderr)
+	}
+	store, got := backup("chunked")
+	got.want(t, exitOK, "75 relations to lock in three sessions, which take the room of 113 locks, more than the 100", "max_locks_per_transaction = 12")
+	wantSound(t, store, 1)
+	c.Exec(t, db, `DO $$ BEGIN FOR i IN 76..110 LOOP EXECUTE format('CREATE TABLE t%s (i int)', i); COMMIT; END LOOP; END $$`)
+	store, got = backup("chunked")
+	got.want(t, exitPrecondition, "110 relations to lock", "the room of 165 locks", "hint: set max_locks_per_transaction = 17 and restart the server")
+	wantEmpty(t, store)
+	c.Exec(t, "postgres", "ALTER SYSTEM SET max_locks_per_transaction = 17")
+	c.Restart(t)
+	store, got = backup("chunked")
+	if got.want(t, exitOK); strings.Contains(got.stderr, "to lock") {
+		t.Errorf("there is room now: %s", got.stderr)
+	}
+	wantSound(t, store, 1)
+}
+
 // In a cluster, one database with too many tables does not take the others
 // with it (B4).
 func TestT62OthersAreStillCaptured(t *testing.T) {
