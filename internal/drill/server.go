@@ -18,9 +18,7 @@ import (
 
 // onThrowaway drills on a server that is gone afterwards.
 func (d *drill) onThrowaway(ctx context.Context) (err error) {
-	server, err := throwaway.Start(ctx, throwaway.Options{
-		Search: d.o.Search, Major: d.o.major(), Superuser: d.superuser(), Dir: d.o.Dir, Env: d.o.Env,
-	})
+	server, err := d.start(ctx)
 	if err != nil {
 		return d.explain(err)
 	}
