@@ -300,40 +300,6 @@ func (s *Stores) open(do func(*member) (io.ReadCloser, error)) (io.ReadCloser, e
 	return nil, first
 }
 
-// Lock takes the locks of all stores. A lock that another run holds, in any of
-// them, is returned; a store that cannot be locked for another reason falls
-// behind.
-func (s *Stores) Lock(ctx context.Context, holder store.Holder) (held context.Context, release func() error, err error) {
-	if err := ctx.Err(); err != nil {
-		return nil, nil, fmt.Errorf("lock the stores: %w", err)
-	}
-	var releases []func() error
-	free := func() error {
-		var errs []error
-		for _, r := range releases {
-			errs = append(errs, r())
-		}
-		return errors.Join(errs...)
-	}
-	held = ctx
-	for _, m := range s.current() {
-		next, release, err := m.Lock(held, holder)
-		var locked *store.LockedError
-		switch {
-		case err == nil:
-			held, releases = next, append(releases, release)
-		case errors.As(err, &locked), ctx.Err() != nil:
-			return nil, nil, errors.Join(err, free())
-		default:
-			s.leave(m, err)
-		}
-	}
-	if err := s.enough(); err != nil {
-		return nil, nil, errors.Join(err, free())
-	}
-	return held, sync.OnceValue(free), nil
-}
-
 // Missing stands for a store that could not be opened: it is behind from the
 // start.
 func Missing(name string, reason error) store.Place { return &missing{name: name, reason: reason} }

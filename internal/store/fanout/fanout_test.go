@@ -284,3 +284,58 @@ func TestLockOfAnyStoreCounts(t *testing.T) {
 	must(t, err)
 	must(t, release())
 }
+
+// losing is a store whose lock can be lost, and cannot be given back then.
+type losing struct {
+	store.Place
+	lose context.CancelCauseFunc
+}
+
+var errOutOfReach = errors.New("out of reach")
+
+func (l *losing) Lock(ctx context.Context, holder store.Holder) (context.Context, func() error, error) {
+	held, release, err := l.Place.Lock(ctx, holder)
+	if err != nil {
+		return nil, nil, err
+	}
+	held, l.lose = context.WithCancelCause(held)
+	return held, func() error { return errors.Join(errOutOfReach, release()) }, nil
+}
+
+// A store that dies takes its lock with it, and no more than that while the
+// others suffice.
+func TestLostLockLeavesOneStoreBehind(t *testing.T) {
+	for quorum, ends := range map[int]bool{1: false, 2: true} {
+		dying := &losing{Place: folder(t)}
+		warned := make(chan error, 1)
+		s := of(t, Options{Quorum: quorum, Warn: func(_ store.Place, reason error) { warned <- reason }}, folder(t), dying)
+		held, release, err := s.Lock(t.Context(), store.Holder{})
+		must(t, err)
+		dying.lose(errOutOfReach)
+		if reason := <-warned; !errors.Is(reason, errOutOfReach) {
+			t.Errorf("it fell behind because %v", reason)
+		}
+		if ends {
+			<-held.Done()
+			if !errors.Is(context.Cause(held), errOutOfReach) {
+				t.Errorf("the run ends because %v", context.Cause(held))
+			}
+		} else if must(t, held.Err()); len(s.Behind()) != 1 {
+			t.Errorf("behind: %v", s.Behind())
+		}
+		must(t, release())
+		if held.Err() == nil {
+			t.Error("the lock was given back, and is still held")
+		}
+	}
+}
+
+// The lock of a store that works must be given back.
+func TestLockThatIsNotGivenBack(t *testing.T) {
+	s := of(t, Options{}, folder(t), &losing{Place: folder(t)})
+	_, release, err := s.Lock(t.Context(), store.Holder{})
+	must(t, err)
+	if err := release(); !errors.Is(err, errOutOfReach) {
+		t.Errorf("got %v", err)
+	}
+}
