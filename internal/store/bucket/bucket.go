@@ -82,9 +82,14 @@ type Bucket struct {
 //	s3://bucket/prefix?region=&profile=&endpoint=&path-style=&checksums=&object-lock=&retain=
 //	gs://bucket/prefix?endpoint=
 //	azblob://container/prefix?account=&endpoint=
+//
+// Each also takes attempts= and stall=, which go before the options.
 func Open(ctx context.Context, u *url.URL, options Options) (*Bucket, error) {
 	place, err := parse(u)
 	if err != nil {
+		return nil, err
+	}
+	if options, err = place.patience(options); err != nil {
 		return nil, err
 	}
 	b := &Bucket{location: place, options: options.withDefaults()}

@@ -24,9 +24,9 @@ type location struct {
 
 // keysOf are the query keys that each kind understands.
 var keysOf = map[string][]string{
-	"s3":     {"checksums", "endpoint", "object-lock", "path-style", "profile", "region", "retain"},
-	"gs":     {"endpoint"},
-	"azblob": {"account", "endpoint"},
+	"s3":     {"attempts", "checksums", "endpoint", "object-lock", "path-style", "profile", "region", "retain", "stall"},
+	"gs":     {"attempts", "endpoint", "stall"},
+	"azblob": {"account", "attempts", "endpoint", "stall"},
 }
 
 // Schemes are the schemes of the URLs that Open takes.
@@ -151,4 +151,23 @@ func (l location) retain() (time.Duration, error) {
 		return 0, usage("for example retain=30d", "the key \"retain\" of the store's URL is no period")
 	}
 	return period, nil
+}
+
+// patience puts what the URL says of failing requests in the place of the options.
+func (l location) patience(o Options) (Options, error) {
+	if text := l.values.Get("attempts"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > 1000 {
+			return o, usage("for example attempts=20", "the key \"attempts\" of the store's URL is no number from 1 to 1000")
+		}
+		o.Attempts = n
+	}
+	if text := l.values.Get("stall"); text != "" {
+		d, err := time.ParseDuration(text)
+		if err != nil || d < time.Second {
+			return o, usage("for example stall=5m", "the key \"stall\" of the store's URL is no time of a second or more")
+		}
+		o.Stall = d
+	}
+	return o, nil
 }
