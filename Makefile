@@ -65,6 +65,7 @@ $(TOOLS)/.servers: scripts/tools/servers/go.mod scripts/tools/servers/go.sum
 	@echo "building the servers of remote stores that tests run"
 	mkdir -p $(TOOLS)
 	cd scripts/tools/servers && CGO_ENABLED=0 go build -o ../../../$(TOOLS)/ tool
+	mv $(TOOLS)/server $(TOOLS)/toxiproxy-server
 	touch $@
 
 # Azurite is a program for Node.js. Without npm nothing is made, and the next

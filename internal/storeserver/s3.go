@@ -17,6 +17,9 @@ type S3 struct {
 	Key      string // the access key of the owner of all buckets
 	Secret   string
 	Data     string // where objects lie: BUCKET/KEY
+
+	process *process
+	again   func() (*process, error) // at the same address
 }
 
 // StartS3 runs an S3 server until the test is over.
@@ -30,13 +33,35 @@ func StartS3(tb testing.TB) *S3 {
 			tb.Fatal(err)
 		}
 	}
-	_, port := start(tb, path, dir, func(port int) []string {
+	args := func(port int) []string {
 		return []string{"--access", s.Key, "--secret", s.Secret, "--region", s.Region, "--port", address(port), "--quiet",
 			"--iam-dir", users,
 			"posix", "--versioning-dir", versions, s.Data}
-	})
-	s.Endpoint = "http://" + address(port)
+	}
+	running, port := start(tb, path, dir, args)
+	s.Endpoint, s.process = "http://"+address(port), running
+	s.again = func() (*process, error) {
+		p, err := run(path, dir, args(port))
+		if err != nil {
+			return nil, err
+		}
+		tb.Cleanup(p.stop)
+		return p, p.await(port)
+	}
 	return s
+}
+
+// Kill ends the server at once, in the middle of whatever it does.
+func (s *S3) Kill() { s.process.stop() }
+
+// Restart runs a server that was killed again, with the same address and data.
+func (s *S3) Restart(tb testing.TB) {
+	tb.Helper()
+	p, err := s.again()
+	if err != nil {
+		tb.Fatalf("restart versitygw: %v", err)
+	}
+	s.process = p
 }
 
 // Setenv makes the server's credential the one that AWS's tools find.
