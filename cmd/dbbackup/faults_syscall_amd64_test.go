@@ -157,6 +157,31 @@ func testFailingCalls(t *testing.T, cases []failingCall) {
 	})
 }
 
+// T13: the last byte of room is gone when the manifest is written. What is there
+// can be gone on with, or is gone.
+func TestT13FullAtTheManifest(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db := smallDatabase(t, c)
+	in := injection{calls: []uint64{unix.SYS_WRITE}, path: ".manifest.json.partial-", nth: 1, errno: unix.ENOSPC}
+	for _, mode := range []string{"custom", "chunked"} {
+		store := newStore(t)
+		got := trace(t, in, c.Env(), "backup", "single", db, "--mode", mode, "--store", store)
+		if !got.fired {
+			t.Fatal("the fault did not fire")
+		}
+		got.want(t, exitFailed, "manifest.json", "no space left on device", " is full", "free space or delete old backup sets")
+		if mode == "custom" {
+			wantEmpty(t, store)
+			continue
+		}
+		wantUnfinished(t, store)
+		inProcess(t, c, "resume", "--store", store).must(t, exitOK)
+		wantSound(t, store, 1)
+		wantNoScratch(t, store)
+	}
+}
+
 // T16: the folders' last syncs, after the manifest was renamed.
 func TestT16UnsyncedManifestIsTakenBack(t *testing.T) {
 	t.Parallel()

@@ -7,9 +7,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"dbbackup/internal/backupset"
 	"dbbackup/internal/pgtest"
 	"dbbackup/internal/pgtest/zoo"
+	"dbbackup/internal/store"
+	"dbbackup/internal/store/dir"
 )
 
 // pruning are the arguments of a prune.
@@ -129,6 +133,63 @@ func TestT88ShrunkenDatabaseStopsPruning(t *testing.T) {
 	if left := idsOf(t, store); len(left) != 1 {
 		t.Errorf("left: %q", left)
 	}
+}
+
+// T92: somebody who may write fills the store with sets of tomorrow and later.
+// They take no good set's place, and only a person removes them.
+func TestT92SetsFromTheFutureTakeNoPlace(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db := smallDatabase(t, c)
+	store, ids := severalSets(t, c, db, 3)
+	place, err := dir.Open(store, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer place.Close() //nolint:errcheck // every set was committed
+	var garbage []string
+	for day := range 5 {
+		garbage = append(garbage, futureSet(t, place, ids[2], time.Now().AddDate(0, 0, 1+day)))
+	}
+	all := slices.Concat(ids, garbage)
+	if got := idsOf(t, store); !slices.Equal(got, all) {
+		t.Fatalf("listed: %q, want %q", got, all)
+	}
+	for _, policy := range [][]string{{"--keep-last", "2"}, {"--keep-daily", "3", "--keep-last", "2"}} {
+		dbbackup(t, nil, pruning(store, policy...)...).want(t, exitOK)
+		if left := idsOf(t, store); !slices.Equal(left, all[1:]) {
+			t.Errorf("%q: left %q, want the two newest good ones, and those of the future", policy, left)
+		}
+	}
+	for _, id := range ids[1:] {
+		dbbackup(t, nil, "verify", id, "--store", store).want(t, exitOK)
+	}
+}
+
+// futureSet writes a set like another one, with garbage for content, that claims
+// to be made at a time.
+func futureSet(t testing.TB, place store.Store, like string, at time.Time) (id string) {
+	t.Helper()
+	set, err := backupset.Open(t.Context(), place, like)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := *set.Manifest()
+	id = backupset.NewID(m.Databases[0].Name, at, nil)
+	w, err := backupset.Create(t.Context(), place, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, object := range m.Objects {
+		if err := w.WriteFile(t.Context(), object.Name, []byte("garbage")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.Started, m.Finished = at, at.Add(time.Minute)
+	if err := w.Commit(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	return id
 }
 
 // T89: a policy that keeps nothing is none.

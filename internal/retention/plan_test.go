@@ -125,6 +125,26 @@ func TestNewestIsVerifiedFirst(t *testing.T) {
 	}
 }
 
+// T92: sets with times in the future, as many as a writer likes to make, take no
+// good one's place.
+func TestT92SetsFromTheFutureCountForNothing(t *testing.T) {
+	sets := daily(4)
+	for i := range 20 {
+		s := daily(1)[0]
+		s.ID, s.Finished = fmt.Sprintf("f%03d", i), noon.AddDate(0, 0, 1+i)
+		sets = append(sets, s)
+	}
+	for _, policy := range []Policy{{Last: 2}, {Daily: 2}, {Last: 2, Weekly: 1}, {Within: 36 * time.Hour}} {
+		plan := NewPlan(policy, noon, sets, "")
+		if got, want := doomed(plan), doomed(NewPlan(policy, noon, daily(4), "")); got != want || got == "" {
+			t.Errorf("%+v: %q goes, want %q as without those of the future", policy, got, want)
+		}
+		if len(plan.Verify) > 0 && plan.Verify[0] != "d000" {
+			t.Errorf("%+v: to be verified: %q", policy, plan.Verify)
+		}
+	}
+}
+
 // Whatever the sets are like: the newest good set of every database stays, and
 // so does all that a set which stays refers to.
 func TestPlanNeverHurts(t *testing.T) {
