@@ -105,7 +105,7 @@ func TestEveryKindOfStore(t *testing.T) {
 			for _, flags := range [][]string{{"--mode", "custom"}, {"--mode", "plain"}, {"--mode", "chunked"}, {"--incremental"}} {
 				r.run(t, c, append([]string{"backup", "single", db}, flags...)...).must(t, exitOK)
 			}
-			r.run(t, c, "backup", "single", db, "--mode", "directory").want(t, exitUsage, "is none", "hint: use --mode chunked")
+			r.run(t, c, "backup", "single", db, "--mode", "directory").want(t, exitUsage, "needs a store that is a folder", "hint: use --mode chunked")
 			ids := r.sets(t)
 			if len(ids) != 4 {
 				t.Fatalf("list shows %q", ids)

@@ -60,9 +60,11 @@ type Label struct {
 func (d Database) Invalid() bool { return d.ConnectionLimit == -2 }
 
 // databaseQuery reads columns that only some versions have through to_jsonb,
-// so that one text serves them all.
+// so that one text serves them all. A database that has no size any more was
+// dropped since the snapshot, which its size does not know.
 const databaseQuery = `
-	SELECT d.oid, d.datname::text, coalesce(o.rolname::text, ''), pg_encoding_to_char(d.encoding)::text,
+	SELECT * FROM (
+	SELECT d.oid, d.datname::text AS name, coalesce(o.rolname::text, ''), pg_encoding_to_char(d.encoding)::text,
 	       CASE to_jsonb(d)->>'datlocprovider' WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' ELSE 'libc' END,
 	       coalesce(d.datcollate::text, ''), coalesce(d.datctype::text, ''),
 	       coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale', ''),
@@ -70,11 +72,13 @@ const databaseQuery = `
 	       d.datistemplate, d.datallowconn, d.datconnlimit, d.datacl IS NOT NULL,
 	       coalesce(shobj_description(d.oid, 'pg_database'), ''),
 	       CASE WHEN d.datconnlimit <> -2 AND (has_database_privilege(d.oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE'))
-	            THEN pg_database_size(d.oid) ELSE -1 END
+	            THEN pg_database_size(d.oid) ELSE -1 END AS bytes
 	  FROM pg_database d
 	  LEFT JOIN pg_roles o ON o.oid = d.datdba
 	  LEFT JOIN pg_tablespace t ON t.oid = d.dattablespace
-	 ORDER BY d.datname`
+	) AS listed
+	 WHERE bytes IS NOT NULL
+	 ORDER BY name`
 
 // Databases returns all databases of the cluster by name.
 func (c *Conn) Databases(ctx context.Context) ([]Database, error) {
