@@ -59,6 +59,26 @@ func (c *Cluster) Kill(tb testing.TB) {
 	}
 	<-c.server.done
 	c.server = nil
+	for _, pid := range pids { // a backend that is still dying holds the shared memory
+		if err := awaitEnd(pid); err != nil {
+			tb.Fatal(err)
+		}
+	}
+}
+
+// awaitEnd waits until a process is no more than a zombie.
+func awaitEnd(pid int) error {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(poll) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			return nil //nolint:nilerr // it is gone
+		}
+		// pid (name) state ..., where the name may hold anything
+		if i := strings.LastIndexByte(string(text), ')'); i >= 0 && strings.HasPrefix(string(text[i:]), ") Z") {
+			return nil
+		}
+	}
+	return fmt.Errorf("process %d does not end", pid)
 }
 
 // Restart stops the server when it runs, and starts it on the same port.

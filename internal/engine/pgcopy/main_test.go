@@ -42,7 +42,6 @@ type site struct {
 	src     Source
 	store   *dir.Dir
 	root    string
-	sets    int
 }
 
 func newSite(t *testing.T, c *pgtest.Cluster, db string) *site {
@@ -92,8 +91,9 @@ const folder = "databases/db.chunks"
 // begin begins a set; it can be resumed when it is left unfinished.
 func (s *site) begin(t *testing.T) *backupset.Writer {
 	t.Helper()
-	s.sets++
-	set, err := backupset.Create(t.Context(), s.store, backupset.NewID("test", time.Now().Add(time.Duration(s.sets)*time.Second), nil))
+	ids, err := backupset.IDs(t.Context(), s.store)
+	must(t, err)
+	set, err := backupset.Create(t.Context(), s.store, backupset.NewID("test", time.Now(), ids))
 	must(t, err)
 	must(t, set.WriteScratch(t.Context(), backupset.RunName, []byte("{}")))
 	return set
