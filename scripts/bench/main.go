@@ -18,8 +18,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -110,15 +112,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 			return err
 		}
 	}
-	text := r.markdown()
 	b.say("done")
-	if _, err := io.WriteString(stdout, text); err != nil {
-		return err
+	parts := r.parts()
+	for _, part := range slices.Sorted(maps.Keys(parts)) {
+		text := parts[part]
+		if _, err := io.WriteString(stdout, text); err != nil {
+			return err
+		}
+		if o.write != "" {
+			if err := replaceBetweenMarks(o.write, part, text); err != nil {
+				return err
+			}
+		}
 	}
-	if o.write == "" {
-		return nil
-	}
-	return replaceBetweenMarks(o.write, text)
+	return nil
 }
 
 // say prints a line of progress with the time since the start.

@@ -11,11 +11,17 @@ import (
 // maxPeakRSS is the target for dbbackup's own memory, in bytes.
 const maxPeakRSS = 64e6
 
-// The marks in a page between which the tables stand.
+// The parts of a page, each between its marks.
 const (
-	beginMark = "<!-- bench: begin -->\n"
-	endMark   = "<!-- bench: end -->\n"
+	archivesPart = "archives"
+	nativePart   = "native"
+	storesPart   = "stores"
 )
+
+// marks are those in a page between which a part's tables stand.
+func marks(part string) (begin, end string) {
+	return "<!-- bench " + part + ": begin -->\n", "<!-- bench " + part + ": end -->\n"
+}
 
 // results is all that a page shows.
 type results struct {
@@ -26,24 +32,26 @@ type results struct {
 	stores  *stores
 }
 
-func (r results) markdown() string {
-	var out strings.Builder
+// parts are the tables of what was measured, each with what it was measured on.
+func (r results) parts() map[string]string {
+	var setting strings.Builder
 	for i, line := range r.setting {
 		if i > 0 && !strings.HasPrefix(r.setting[i-1], "- ") {
-			out.WriteString("\n")
+			setting.WriteString("\n")
 		}
-		out.WriteString(line + "\n")
+		setting.WriteString(line + "\n")
 	}
+	parts := map[string]string{}
 	if r.native != nil {
-		out.WriteString(r.native.markdown())
+		parts[nativePart] = setting.String() + r.native.markdown()
 	}
 	if r.stores != nil {
-		out.WriteString(r.stores.markdown())
+		parts[storesPart] = setting.String() + r.stores.markdown()
 	}
 	if len(r.speed) > 0 {
-		out.WriteString(r.archives())
+		parts[archivesPart] = setting.String() + r.archives()
 	}
-	return out.String()
+	return parts
 }
 
 // archives is the tables of the modes in which pg_dump captures.
@@ -130,9 +138,10 @@ func megabytes(bytes int64) string {
 	return fmt.Sprintf("%.0f MB", float64(bytes)/1e6)
 }
 
-// replaceBetweenMarks puts text into a page in place of what stood between its
-// marks.
-func replaceBetweenMarks(page, text string) error {
+// replaceBetweenMarks puts text into a page in place of what stood between a
+// part's marks.
+func replaceBetweenMarks(page, part, text string) error {
+	beginMark, endMark := marks(part)
 	old, err := os.ReadFile(page)
 	if err != nil {
 		return err

@@ -35,7 +35,7 @@ func TestMarkdownJudges(t *testing.T) {
 		},
 		memory: []memory{{"plain", 63e6, 64e6, 1}, {"custom", 1, 1, 65e6}},
 	}
-	text := r.markdown()
+	text := r.parts()[archivesPart]
 	for _, want := range []string{
 		"| plain | `a \\| b` | 6.0 (5.0 6.0 90.0) | 10.0 (10.0) | 0.60 of 0.60: met | 1.030 of 1.02: missed |",
 		"1.04 of 1.03: missed | 1.000 |",
@@ -56,9 +56,10 @@ func TestReplaceBetweenMarks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	beginMark, endMark := marks("some")
 	write("before\n" + beginMark + "old\n" + endMark + "after\n")
 	for range 2 {
-		if err := replaceBetweenMarks(page, "new\n"); err != nil {
+		if err := replaceBetweenMarks(page, "some", "new\n"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -70,7 +71,7 @@ func TestReplaceBetweenMarks(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	write("no marks\n")
-	if err := replaceBetweenMarks(page, "new\n"); err == nil {
+	if err := replaceBetweenMarks(page, "some", "new\n"); err == nil {
 		t.Error("a page without marks is accepted")
 	}
 }
@@ -85,7 +86,9 @@ func TestBenchmarksPageHasMarks(t *testing.T) {
 	if err := os.WriteFile(page, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := replaceBetweenMarks(page, "new\n"); err != nil {
-		t.Error(err)
+	for _, part := range []string{archivesPart, nativePart, storesPart} {
+		if err := replaceBetweenMarks(page, part, "new\n"); err != nil {
+			t.Error(err)
+		}
 	}
 }
