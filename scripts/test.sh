@@ -7,7 +7,7 @@
 # remove files by the hundred thousand, for which a disk takes three times as long.
 #
 # Environment: TMPDIR, a folder for what tests write, used as it is; TEST_TIMEOUT,
-# the time limit of each package (default 20m).
+# the time limit of each package (default 40m).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -43,7 +43,7 @@ chmod 0711 "$work/tmp"
 # The tests wait more than they compute: for servers, locks and time limits.
 status=0
 TMPDIR=$work/tmp "$gotestsum" --format pkgname-and-test-fails --format-hide-empty-pkg --jsonfile-timing-events "$work/events.json" \
-    -- -race -parallel 4 -timeout "${TEST_TIMEOUT:-20m}" "${@:-./...}" || status=$?
+    -- -race -parallel 4 -timeout "${TEST_TIMEOUT:-40m}" "${@:-./...}" || status=$?
 printf '\nthe slowest tests:\n'
 "$gotestsum" tool slowest --num 20 --jsonfile "$work/events.json"
 exit "$status"

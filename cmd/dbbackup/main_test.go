@@ -1,10 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"dbbackup/internal/storeserver"
 )
 
 // TestMain makes the program available to tests as the command dbbackup, first
@@ -17,4 +20,10 @@ func TestMain(m *testing.M) {
 // tests closes the shared cluster after the last test.
 type tests struct{ m *testing.M }
 
-func (t tests) Run() int { return shared.Run(t.m) }
+func (t tests) Run() int {
+	if err := storeserver.SetenvForAll(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return shared.Run(t.m)
+}

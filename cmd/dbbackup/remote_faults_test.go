@@ -21,7 +21,6 @@ import (
 func startBucket(t *testing.T) *storeserver.S3 {
 	t.Helper()
 	s := storeserver.StartS3(t)
-	s.Setenv(t)
 	s.Bucket(t, "backups", false)
 	return s
 }
@@ -29,8 +28,8 @@ func startBucket(t *testing.T) *storeserver.S3 {
 // at is a store in the bucket of a server, seen through an endpoint.
 func at(s *storeserver.S3, endpoint, prefix, query string) remote {
 	return remote{
-		"s3://backups/" + prefix + "?path-style=true&endpoint=" + endpoint + query,
-		[]string{"AWS_ACCESS_KEY_ID=" + s.Key, "AWS_SECRET_ACCESS_KEY=" + s.Secret, "AWS_REGION=" + s.Region, "AWS_EC2_METADATA_DISABLED=true"},
+		url: "s3://backups/" + prefix + "?path-style=true&endpoint=" + endpoint + query,
+		env: []string{"AWS_ACCESS_KEY_ID=" + s.Key, "AWS_SECRET_ACCESS_KEY=" + s.Secret, "AWS_REGION=" + s.Region, "AWS_EC2_METADATA_DISABLED=true"},
 	}
 }
 
@@ -57,6 +56,7 @@ func (r result) wantCut(t testing.TB, atLeast int) {
 // T26: connections are cut again and again, below HTTP and in the middle of what
 // they carry. The set is made, verified and restored all the same.
 func TestT26ConnectionsAreCut(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	for name, cut := range map[string]func(t *testing.T, p *storeserver.Toxiproxy){
 		"of requests": func(t *testing.T, p *storeserver.Toxiproxy) {
@@ -90,6 +90,7 @@ func TestT26ConnectionsAreCut(t *testing.T) {
 // T26: connections that fall silent are given up. The run goes on when the
 // service speaks again, and ends when it does not.
 func TestT26ConnectionsHang(t *testing.T) {
+	t.Parallel()
 	c, s := shared.Cluster(t), startBucket(t)
 	proxy := storeserver.StartToxiproxy(t, s.Endpoint)
 	db := family(t, c)
@@ -144,6 +145,7 @@ func startFaultproxy(t *testing.T, s *storeserver.S3) *faultproxy.Proxy {
 // The service takes everything but the manifest. There is no set, the object
 // is named, and what is there is gone on with or removed.
 func TestManifestIsRefusedByTheService(t *testing.T) {
+	t.Parallel()
 	c, s := shared.Cluster(t), startBucket(t)
 	proxy := startFaultproxy(t, s)
 	db := smallDatabase(t, c)
@@ -195,6 +197,7 @@ func TestManifestIsRefusedByTheService(t *testing.T) {
 
 // T29: the service commits the manifest, and its answer is lost.
 func TestT29AnswerToTheManifestIsLost(t *testing.T) {
+	t.Parallel()
 	c, s := shared.Cluster(t), startBucket(t)
 	proxy := startFaultproxy(t, s)
 	db := smallDatabase(t, c)
@@ -218,6 +221,7 @@ func TestT29AnswerToTheManifestIsLost(t *testing.T) {
 // A store that dies in the middle of a run falls behind. The other one has the
 // whole set, and copy brings the first up to date when it is back.
 func TestStoreDiesInTheMiddleOfARun(t *testing.T) {
+	t.Parallel()
 	c, good, bad := shared.Cluster(t), startBucket(t), startBucket(t)
 	a, b := at(good, good.Endpoint, "pre", ""), at(bad, bad.Endpoint, "pre", "&attempts=3")
 	db := family(t, c)
@@ -251,6 +255,7 @@ func TestStoreDiesInTheMiddleOfARun(t *testing.T) {
 
 // A store that is slower than patience allows falls behind, and holds up nothing.
 func TestSlowStoreFallsBehind(t *testing.T) {
+	t.Parallel()
 	c, s := shared.Cluster(t), startBucket(t)
 	proxy := storeserver.StartToxiproxy(t, s.Endpoint)
 	folder, r := newStore(t), at(s, proxy.Endpoint, "pre", "&attempts=2&stall=1s")
@@ -285,6 +290,7 @@ func chunkFile(t testing.TB, s *storeserver.S3, r remote, prefix, suffix string)
 // and that the restore leaves nothing.
 func wantDamageFound(t testing.TB, c *pgtest.Cluster, r remote, db, name string, before func()) {
 	t.Helper()
+	r.tmp = t.TempDir()
 	before()
 	verify := r.run(t, nil, "verify")
 	verify.want(t, exitIntegrity, "is damaged")
@@ -297,11 +303,12 @@ func wantDamageFound(t testing.TB, c *pgtest.Cluster, r remote, db, name string,
 			t.Errorf("the database %s is left", left)
 		}
 	}
-	wantNothingFetched(t)
+	wantNothingFetched(t, r.tmp)
 }
 
 // T34: a bit of an object in the bucket is another one than was written.
 func TestT34FlippedBitInABucket(t *testing.T) {
+	t.Parallel()
 	c, s := shared.Cluster(t), startBucket(t)
 	db := smallDatabase(t, c)
 	for mode, suffix := range map[string]string{"custom": ".dump", "plain": ".sql.gz", "chunked": ".copy.zst"} {
@@ -321,6 +328,7 @@ func TestT34FlippedBitInABucket(t *testing.T) {
 
 // T35: an object is listed, and gone when it is read.
 func TestT35ObjectVanishesBeforeItIsRead(t *testing.T) {
+	t.Parallel()
 	c, s := shared.Cluster(t), startBucket(t)
 	db, proxy := smallDatabase(t, c), startFaultproxy(t, s)
 	for mode, suffix := range map[string]string{"custom": ".dump", "plain": ".sql.gz", "chunked": ".copy.zst"} {
@@ -355,6 +363,7 @@ func TestT35ObjectVanishesBeforeItIsRead(t *testing.T) {
 
 // T104: two stores in one bucket, of which one's prefix begins with the other's.
 func TestT104StoresInOneBucket(t *testing.T) {
+	t.Parallel()
 	c, s := shared.Cluster(t), startBucket(t)
 	db := smallDatabase(t, c)
 	one, ten := at(s, s.Endpoint, "pre/db1", ""), at(s, s.Endpoint, "pre/db10", "")

@@ -2,7 +2,6 @@ package main
 
 import (
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -21,18 +20,17 @@ import (
 type remote struct {
 	url string
 	env []string
+	tmp string // where temporary files of the program lie; empty: wherever
 }
 
-// remotes starts a server of each kind, by the name of the kind. A test that uses
-// one sets variables of its process, and so cannot be parallel.
+// remotes starts a server of each kind, by the name of the kind.
 var remotes = map[string]func(t *testing.T) remote{
 	"s3": func(t *testing.T) remote {
 		s := storeserver.StartS3(t)
-		s.Setenv(t)
 		s.Bucket(t, "backups", false)
 		return remote{
-			"s3://backups/pre/fix?path-style=true&endpoint=" + s.Endpoint,
-			[]string{"AWS_ACCESS_KEY_ID=" + s.Key, "AWS_SECRET_ACCESS_KEY=" + s.Secret, "AWS_REGION=" + s.Region, "AWS_EC2_METADATA_DISABLED=true"},
+			url: "s3://backups/pre/fix?path-style=true&endpoint=" + s.Endpoint,
+			env: []string{"AWS_ACCESS_KEY_ID=" + s.Key, "AWS_SECRET_ACCESS_KEY=" + s.Secret, "AWS_REGION=" + s.Region, "AWS_EC2_METADATA_DISABLED=true"},
 		}
 	},
 	"gcs": func(t *testing.T) remote {
@@ -44,24 +42,27 @@ var remotes = map[string]func(t *testing.T) remote{
 		s := storeserver.StartAzure(t)
 		s.Container(t, "backups")
 		return remote{
-			"azblob://backups/pre/fix?endpoint=" + s.Endpoint,
-			[]string{"AZURE_STORAGE_ACCOUNT=" + s.Account, "AZURE_STORAGE_KEY=" + s.Key},
+			url: "azblob://backups/pre/fix?endpoint=" + s.Endpoint,
+			env: []string{"AZURE_STORAGE_ACCOUNT=" + s.Account, "AZURE_STORAGE_KEY=" + s.Key},
 		}
 	},
 	"sftp": func(t *testing.T) remote {
 		s := storeserver.StartSSHD(t, "")
 		return remote{
-			s.URL(t.TempDir()).String(), // there before the first backup: tests look into it
-			[]string{"DBBACKUP_SFTP_IDENTITY=" + s.Identity, "DBBACKUP_SFTP_KNOWN_HOSTS=" + s.KnownHosts},
+			url: s.URL(t.TempDir()).String(), // there before the first backup: tests look into it
+			env: []string{"DBBACKUP_SFTP_IDENTITY=" + s.Identity, "DBBACKUP_SFTP_KNOWN_HOSTS=" + s.KnownHosts},
 		}
 	},
 }
 
 func (r remote) run(t testing.TB, c *pgtest.Cluster, args ...string) result {
 	t.Helper()
-	env := r.env
+	env := slices.Clone(r.env)
+	if r.tmp != "" {
+		env = append(env, "TMPDIR="+r.tmp)
+	}
 	if c != nil {
-		env = append(slices.Clone(env), c.Env()...)
+		env = append(env, c.Env()...)
 	}
 	return dbbackup(t, env, append(args, "--store", r.url)...)
 }
@@ -97,9 +98,12 @@ func (r remote) sets(t testing.TB) (ids []string) {
 // Whatever a set is captured with, and wherever it is, it is listed, sound, comes
 // back, and goes when its time has come.
 func TestEveryKindOfStore(t *testing.T) {
+	t.Parallel()
 	for name, start := range remotes {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			c, r := shared.Cluster(t), start(t)
+			r.tmp = t.TempDir()
 			db := smallDatabase(t, c)
 			c.Exec(t, db, "SELECT lo_from_bytea(0, 'large'); CREATE INDEX ON accounts (word); ALTER TABLE branches ADD PRIMARY KEY (id)")
 			for _, flags := range [][]string{{"--mode", "custom"}, {"--mode", "plain"}, {"--mode", "chunked"}, {"--incremental"}} {
@@ -134,16 +138,16 @@ func TestEveryKindOfStore(t *testing.T) {
 					t.Errorf("%s is left", key)
 				}
 			}
-			wantNothingFetched(t)
+			wantNothingFetched(t, r.tmp)
 		})
 	}
 }
 
 // wantNothingFetched checks that no copy of anything that was read from a store is
 // left on this machine.
-func wantNothingFetched(t testing.TB) {
+func wantNothingFetched(t testing.TB, tmp string) {
 	t.Helper()
-	left, err := filepath.Glob(filepath.Join(os.TempDir(), "dbbackup-fetched-*"))
+	left, err := os.ReadDir(tmp)
 	if err != nil || len(left) > 0 {
 		t.Errorf("left: %q (%v)", left, err)
 	}
@@ -152,8 +156,10 @@ func wantNothingFetched(t testing.TB) {
 // A run that is killed leaves nothing that is listed as a set; what it has finished
 // serves the next one, and gc removes what nobody goes on with.
 func TestKilledRunIntoEveryKindOfStore(t *testing.T) {
+	t.Parallel()
 	for name, start := range remotes {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			c, r := shared.Cluster(t), start(t)
 			db := family(t, c)
 			kill := func() {
@@ -190,12 +196,12 @@ func TestKilledRunIntoEveryKindOfStore(t *testing.T) {
 // after a kill; pruning says that it was refused, changes nothing, and is done by
 // somebody who may.
 func TestT93WriterThatMayNotDelete(t *testing.T) {
+	t.Parallel()
 	c, s := shared.Cluster(t), storeserver.StartS3(t)
-	s.Setenv(t)
 	s.Bucket(t, "backups", false)
 	url := "s3://backups/pre?path-style=true&endpoint=" + s.Endpoint
-	writer := remote{url, s.User(t, "backups", "writer", "s3:GetObject", "s3:PutObject", "s3:ListBucket")}
-	owner := remote{url, []string{"AWS_ACCESS_KEY_ID=" + s.Key, "AWS_SECRET_ACCESS_KEY=" + s.Secret, "AWS_REGION=" + s.Region}}
+	writer := remote{url: url, env: s.User(t, "backups", "writer", "s3:GetObject", "s3:PutObject", "s3:ListBucket")}
+	owner := remote{url: url, env: []string{"AWS_ACCESS_KEY_ID=" + s.Key, "AWS_SECRET_ACCESS_KEY=" + s.Secret, "AWS_REGION=" + s.Region}}
 	db := smallDatabase(t, c)
 	writer.run(t, c, "backup", "single", db, "--mode", "custom").must(t, exitOK)
 	writer.run(t, c, "backup", "single", db, "--mode", "chunked").must(t, exitOK)
@@ -227,12 +233,12 @@ func TestT93WriterThatMayNotDelete(t *testing.T) {
 
 // T93: what a new set refers to is locked for as long as the new set is.
 func TestT93LocksOfBasesAreExtended(t *testing.T) {
+	t.Parallel()
 	c, s := shared.Cluster(t), storeserver.StartS3(t)
-	s.Setenv(t)
 	s.Bucket(t, "locked", true)
 	r := remote{
-		"s3://locked?path-style=true&object-lock=GOVERNANCE&retain=1d&endpoint=" + s.Endpoint,
-		[]string{"AWS_ACCESS_KEY_ID=" + s.Key, "AWS_SECRET_ACCESS_KEY=" + s.Secret, "AWS_REGION=" + s.Region},
+		url: "s3://locked?path-style=true&object-lock=GOVERNANCE&retain=1d&endpoint=" + s.Endpoint,
+		env: []string{"AWS_ACCESS_KEY_ID=" + s.Key, "AWS_SECRET_ACCESS_KEY=" + s.Secret, "AWS_REGION=" + s.Region},
 	}
 	db := smallDatabase(t, c)
 	r.run(t, c, "backup", "single", db, "--mode", "chunked").must(t, exitOK)

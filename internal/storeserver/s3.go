@@ -1,6 +1,7 @@
 package storeserver
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -26,7 +27,7 @@ type S3 struct {
 func StartS3(tb testing.TB) *S3 {
 	tb.Helper()
 	path, dir := program(tb, "versitygw"), tb.TempDir()
-	s := &S3{Region: "us-east-1", Key: "storeserver", Secret: "storeserver-secret", Data: filepath.Join(dir, "data")}
+	s := &S3{Region: s3Region, Key: s3Key, Secret: s3Secret, Data: filepath.Join(dir, "data")}
 	versions, users := filepath.Join(dir, "versions"), filepath.Join(dir, "users")
 	for _, folder := range []string{s.Data, versions, users} {
 		if err := os.Mkdir(folder, 0o700); err != nil {
@@ -64,16 +65,38 @@ func (s *S3) Restart(tb testing.TB) {
 	s.process = p
 }
 
+// The credential of every server's owner.
+const (
+	s3Region = "us-east-1"
+	s3Key    = "storeserver"
+	s3Secret = "storeserver-secret"
+)
+
+// environment leads AWS's tools to the credential, and nowhere else.
+func environment() map[string]string {
+	return map[string]string{
+		"AWS_ACCESS_KEY_ID": s3Key, "AWS_SECRET_ACCESS_KEY": s3Secret, "AWS_SESSION_TOKEN": "", "AWS_PROFILE": "",
+		"AWS_REGION": s3Region, "AWS_EC2_METADATA_DISABLED": "true",
+		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull,
+	}
+}
+
 // Setenv makes the server's credential the one that AWS's tools find.
 func (s *S3) Setenv(t *testing.T) {
 	t.Helper()
-	for name, value := range map[string]string{
-		"AWS_ACCESS_KEY_ID": s.Key, "AWS_SECRET_ACCESS_KEY": s.Secret, "AWS_SESSION_TOKEN": "", "AWS_PROFILE": "",
-		"AWS_REGION": s.Region, "AWS_EC2_METADATA_DISABLED": "true",
-		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull,
-	} {
+	for name, value := range environment() {
 		t.Setenv(name, value)
 	}
+}
+
+// SetenvForAll does it for all tests of a process, which can be parallel then. It
+// is for TestMain.
+func SetenvForAll() error {
+	var errs []error
+	for name, value := range environment() {
+		errs = append(errs, os.Setenv(name, value))
+	}
+	return errors.Join(errs...)
 }
 
 // Client is a client of the server, for what a test does or looks at behind the
