@@ -14,8 +14,8 @@
 #   --native-only     measure the native engine only
 #   --stores-only     measure remote stores and encryption only
 #
-# Environment: BENCH_SCALE, full (default: 2.4 GB, about 25 minutes on two
-# cores) or tenth (about 4); TMPDIR, where the server and all outputs lie, on
+# Environment: BENCH_SCALE, full (default: 2.4 GB, about 45 minutes on two
+# cores) or tenth (about 8); TMPDIR, where the server and all outputs lie, on
 # one file system. Installs pigz and rclone with apt-get where they are missing. For numbers
 # that mean something the machine must have nothing else to do.
 #

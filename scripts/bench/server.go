@@ -55,7 +55,7 @@ func (b *bench) plan() {
 		b.say("  %d x dbbackup %s, %s, in turns", c.runs, c.mode, c.rival)
 	}
 	b.say("  peak memory: every mode on a tenth of that, and on 10,000 tables")
-	b.say("  at full size about 25 minutes on two cores, at a tenth about 4")
+	b.say("  at full size about 45 minutes on two cores, at a tenth about 8")
 }
 
 // open runs a server that is set up as one is that matters: durable, and with
