@@ -38,7 +38,7 @@ type stores struct {
 	listed, listedAnew       []cost // with a catalog, and without
 	listRequests             int
 	anewRequests             int
-	object                   int64 // bytes of the file that is uploaded
+	object                   int64  // bytes of the file that is uploaded
 	uploader                 string // rclone, with its version
 }
 
