@@ -2,8 +2,6 @@ package dir
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +14,7 @@ import (
 
 	"dbbackup/internal/fault"
 	"dbbackup/internal/store"
+	"dbbackup/internal/store/folders"
 )
 
 var (
@@ -136,7 +135,7 @@ func (d *Dir) CheckWritable(ctx context.Context) error {
 }
 
 func (d *Dir) probe() (err error) {
-	name := partialName("probe")
+	name := folders.Partial("probe")
 	file, err := d.createFile(name)
 	if err != nil {
 		return err
@@ -178,10 +177,4 @@ func (d *Dir) createFile(name string) (*os.File, error) {
 		return nil, errors.Join(err, file.Close(), d.root.Remove(name))
 	}
 	return file, nil
-}
-
-func random() string {
-	var b [8]byte
-	rand.Read(b[:]) // never fails (crypto/rand)
-	return hex.EncodeToString(b[:])
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"dbbackup/internal/store/folders"
 )
 
 // errNotOurs is why a symbolic link, a device or anything else that is neither
@@ -18,7 +20,7 @@ var errNotOurs = errors.New("is neither a regular file nor a folder")
 // makeFolders makes the folders of a key's parent. A symbolic link among them
 // is refused. The caller holds d.folders.
 func (d *Dir) makeFolders(folder string) error {
-	for _, name := range ancestry(folder) {
+	for _, name := range folders.Ancestry(folder) {
 		err := d.root.Mkdir(name, folderMode)
 		switch {
 		case err == nil:
@@ -37,7 +39,7 @@ func (d *Dir) makeFolders(folder string) error {
 
 // checkFolders refuses a path whose folders are not plain folders.
 func (d *Dir) checkFolders(folder string) error {
-	for _, name := range ancestry(folder) {
+	for _, name := range folders.Ancestry(folder) {
 		if err := d.checkFolder(name); err != nil {
 			return err
 		}
@@ -192,41 +194,13 @@ func (d *Dir) openPlain(name string) (*os.File, error) {
 	return file, nil
 }
 
-// ancestry returns a, a/b, a/b/c for a/b/c, and nothing for the root.
-func ancestry(folder string) []string {
-	if folder == "." {
-		return nil
-	}
-	var names []string
-	for i, r := range folder {
-		if r == '/' {
-			names = append(names, folder[:i])
-		}
-	}
-	return append(names, folder)
-}
-
-const (
-	partialMark  = ".partial-"
-	stagedPrefix = ".staged-"
-)
-
-// partialName names the temporary file of an object. Long names are cut, so
-// that a name which the file system takes has a temporary name it takes too.
-func partialName(name string) string {
-	return "." + name[:min(len(name), 200)] + partialMark + random()
-}
+const stagedPrefix = ".staged-"
 
 // ownName reports whether a file name is one that this package gives to what
 // is not yet published.
 func ownName(name string) bool {
 	if strings.HasPrefix(name, stagedPrefix) {
-		return isRandom(name[len(stagedPrefix):])
+		return folders.IsRandom(name[len(stagedPrefix):])
 	}
-	i := strings.LastIndex(name, partialMark)
-	return i > 0 && name[0] == '.' && isRandom(name[i+len(partialMark):])
-}
-
-func isRandom(s string) bool {
-	return len(s) == 16 && strings.Trim(s, "0123456789abcdef") == ""
+	return folders.IsPartial(name)
 }

@@ -1,7 +1,6 @@
 package dir
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dbbackup/internal/store"
+	"dbbackup/internal/store/folders"
 )
 
 // Create begins an object in a temporary file beside its final place. A key
@@ -23,7 +23,7 @@ func (d *Dir) Create(ctx context.Context, key string, _ int64) (store.Writer, er
 	if err := errors.Join(ctx.Err(), store.CheckKey(key)); err != nil {
 		return nil, fmt.Errorf("create object: %w", err)
 	}
-	w := &writer{dir: d, key: key, temp: path.Join(path.Dir(key), partialName(path.Base(key)))}
+	w := &writer{dir: d, key: key, temp: path.Join(path.Dir(key), folders.Partial(path.Base(key)))}
 	if err := w.open(); err != nil {
 		return nil, errors.Join(d.wrap("create object", key, err), d.pruneUp(path.Dir(key)))
 	}
@@ -243,8 +243,7 @@ func (d *Dir) List(ctx context.Context, prefix string, fn func(store.Info) error
 	return d.walk(ctx, start, prefix, fn)
 }
 
-// walk visits one folder in key order: a folder sorts as if its name ended in
-// a slash, because its keys do.
+// walk visits one folder in key order.
 func (d *Dir) walk(ctx context.Context, folder, prefix string, fn func(store.Info) error) error {
 	entries, err := d.entries(folder)
 	if err != nil {
@@ -257,7 +256,7 @@ func (d *Dir) walk(ctx context.Context, folder, prefix string, fn func(store.Inf
 		key := path.Join(folder, e.Name())
 		switch {
 		case store.CheckKey(key) != nil:
-		case e.IsDir() && overlaps(key+"/", prefix):
+		case e.IsDir() && folders.Overlaps(key+"/", prefix):
 			err = d.walk(ctx, key, prefix, fn)
 		case e.Type().IsRegular() && strings.HasPrefix(key, prefix):
 			err = d.visit(key, e, fn)
@@ -267,11 +266,6 @@ func (d *Dir) walk(ctx context.Context, folder, prefix string, fn func(store.Inf
 		}
 	}
 	return nil
-}
-
-// overlaps reports whether a folder can hold keys that begin with prefix.
-func overlaps(folder, prefix string) bool {
-	return strings.HasPrefix(folder, prefix) || strings.HasPrefix(prefix, folder)
 }
 
 func (d *Dir) visit(key string, e fs.DirEntry, fn func(store.Info) error) error {
@@ -292,13 +286,6 @@ func (d *Dir) entries(folder string) ([]fs.DirEntry, error) {
 	}
 	defer handle.Close()
 	entries, err := handle.ReadDir(-1)
-	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return cmp.Compare(sortName(a), sortName(b)) })
+	slices.SortFunc(entries, folders.Compare[fs.DirEntry])
 	return entries, err
-}
-
-func sortName(e fs.DirEntry) string {
-	if e.IsDir() {
-		return e.Name() + "/"
-	}
-	return e.Name()
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dbbackup/internal/store"
+	"dbbackup/internal/store/folders"
 )
 
 // Stage returns a path in a private folder beside key's place.
@@ -21,7 +22,7 @@ func (d *Dir) Stage(ctx context.Context, key string) (string, error) {
 	if err := errors.Join(ctx.Err(), store.CheckKey(key)); err != nil {
 		return "", fmt.Errorf("stage object: %w", err)
 	}
-	private := path.Join(path.Dir(key), stagedPrefix+random())
+	private := path.Join(path.Dir(key), stagedPrefix+folders.Random())
 	if err := d.makePrivate(private); err != nil {
 		return "", errors.Join(d.wrap("stage object", key, notTaken(err)), d.pruneUp(path.Dir(key)))
 	}

@@ -12,6 +12,7 @@ import (
 
 	"dbbackup/internal/fault"
 	"dbbackup/internal/store"
+	"dbbackup/internal/store/folders"
 )
 
 // window is how many blocks of one object are under way at most: 2 MB, which is
@@ -48,7 +49,7 @@ func (s *Store) newWriter(ctx context.Context, key string) (*writer, error) {
 	w := &writer{store: s, ctx: ctx, key: key, link: l}
 	const attempts = 20
 	for i := 1; ; i++ {
-		w.temp = path.Join(path.Dir(key), partialName(path.Base(key)))
+		w.temp = path.Join(path.Dir(key), folders.Partial(path.Base(key)))
 		w.file, err = await(ctx, l, func() (*wire.File, error) { return createFile(l.Client, s.at(w.temp)) })
 		if err == nil {
 			return w, nil

@@ -11,6 +11,8 @@ import (
 
 	wire "github.com/pkg/sftp"
 	"golang.org/x/sync/errgroup"
+
+	"dbbackup/internal/store/folders"
 )
 
 var (
@@ -42,7 +44,7 @@ func (s *Store) look(ctx context.Context, names ...string) ([]os.FileInfo, error
 // whose folders are not plain folders. A missing name is nil, be it because a
 // folder is missing.
 func (s *Store) lookUp(ctx context.Context, name string) (os.FileInfo, error) {
-	names := append(ancestry(path.Dir(name)), name)
+	names := append(folders.Ancestry(path.Dir(name)), name)
 	infos, err := s.look(ctx, names...)
 	if err != nil {
 		return nil, err
@@ -75,7 +77,7 @@ func (s *Store) checkFolders(ctx context.Context, folder string) (there bool, er
 // makeFolders makes the folders of a key's parent. A symbolic link among them
 // is refused.
 func (s *Store) makeFolders(ctx context.Context, folder string) error {
-	for _, name := range ancestry(folder) {
+	for _, name := range folders.Ancestry(folder) {
 		if err := s.makeFolder(ctx, s.at(name)); err != nil {
 			return err
 		}
@@ -112,7 +114,7 @@ func (s *Store) syncUp(ctx context.Context, folder string) error {
 		return nil
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	for _, name := range append(ancestry(folder), ".") {
+	for _, name := range append(folders.Ancestry(folder), ".") {
 		group.Go(func() error { return s.syncFolder(ctx, s.at(name)) })
 	}
 	return group.Wait()
@@ -147,11 +149,10 @@ func (s *Store) pruneUp(ctx context.Context, folder string) error {
 	return nil
 }
 
-// entries reads a folder, in key order: a folder sorts as if its name ended in a
-// slash, because its keys do.
+// entries reads a folder, in key order.
 func (s *Store) entries(ctx context.Context, folder string) ([]os.FileInfo, error) {
 	entries, err := ask(ctx, s, func(c *wire.Client) ([]os.FileInfo, error) { return c.ReadDir(s.at(folder)) })
-	slices.SortFunc(entries, func(a, b os.FileInfo) int { return compareNames(a, b) })
+	slices.SortFunc(entries, folders.Compare[os.FileInfo])
 	return entries, err
 }
 
@@ -162,18 +163,4 @@ func (s *Store) remove(ctx context.Context, name string) error {
 		return nil
 	}
 	return err
-}
-
-// ancestry returns a, a/b, a/b/c for a/b/c, and nothing for the root.
-func ancestry(folder string) []string {
-	if folder == "." {
-		return nil
-	}
-	var names []string
-	for i, r := range folder {
-		if r == '/' {
-			names = append(names, folder[:i])
-		}
-	}
-	return append(names, folder)
 }

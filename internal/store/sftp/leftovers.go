@@ -12,6 +12,7 @@ import (
 	wire "github.com/pkg/sftp"
 
 	"dbbackup/internal/store"
+	"dbbackup/internal/store/folders"
 )
 
 // Leftovers returns what runs that died left behind: temporary files and empty
@@ -39,7 +40,7 @@ func (s *Store) findLeftovers(ctx context.Context, folder string) (names []strin
 	for _, e := range entries {
 		name := path.Join(folder, e.Name())
 		switch {
-		case ownName(e.Name()) && !e.IsDir():
+		case folders.IsPartial(e.Name()) && !e.IsDir():
 			names = append(names, name)
 		case e.IsDir() && store.CheckKey(name) == nil:
 			below, empty, err := s.findLeftovers(ctx, name)
@@ -58,7 +59,7 @@ func (s *Store) findLeftovers(ctx context.Context, folder string) (names []strin
 func (s *Store) ofLock(ctx context.Context, names []string) ([]string, error) {
 	of, err := lockObjects{s}.Names(ctx)
 	for _, name := range of {
-		if ownName(name) {
+		if folders.IsPartial(name) {
 			names = append(names, lockName(name))
 		}
 	}
@@ -82,7 +83,7 @@ func (s *Store) removeLeftover(ctx context.Context, name string) error {
 		return err
 	}
 	var err error
-	if ownName(path.Base(name)) {
+	if folders.IsPartial(path.Base(name)) {
 		err = s.remove(ctx, name)
 	} else if err = tell(ctx, s, func(c *wire.Client) error { return c.RemoveDirectory(s.at(name)) }); errors.Is(err, fs.ErrNotExist) {
 		err = s.goneOrFile(ctx, name)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"dbbackup/internal/store"
+	"dbbackup/internal/store/folders"
 )
 
 // List calls fn for every regular file whose key begins with prefix.
@@ -48,7 +49,7 @@ func (s *Store) walk(ctx context.Context, folder, prefix string, fn func(store.I
 		key := path.Join(folder, e.Name())
 		switch {
 		case store.CheckKey(key) != nil:
-		case e.IsDir() && overlaps(key+"/", prefix):
+		case e.IsDir() && folders.Overlaps(key+"/", prefix):
 			err = s.walk(ctx, key, prefix, fn)
 		case e.Mode().IsRegular() && strings.HasPrefix(key, prefix):
 			err = fn(info(key, e))
@@ -62,11 +63,6 @@ func (s *Store) walk(ctx context.Context, folder, prefix string, fn func(store.I
 
 func info(key string, e os.FileInfo) store.Info {
 	return store.Info{Key: key, Bytes: e.Size(), Modified: e.ModTime()}
-}
-
-// overlaps reports whether a folder can hold keys that begin with prefix.
-func overlaps(folder, prefix string) bool {
-	return strings.HasPrefix(folder, prefix) || strings.HasPrefix(prefix, folder)
 }
 
 // Delete removes an object, as durably as the server can, and the folders that

@@ -13,6 +13,7 @@ import (
 
 	"dbbackup/internal/fault"
 	"dbbackup/internal/store"
+	"dbbackup/internal/store/folders"
 	"dbbackup/internal/store/lease"
 )
 
@@ -52,7 +53,7 @@ func (o lockObjects) Create(ctx context.Context, name string, data []byte) error
 	if err := o.makeFolders(ctx, lease.Folder); err != nil {
 		return err
 	}
-	temp := lockName(partialName(name))
+	temp := lockName(folders.Partial(name))
 	err := o.write(ctx, temp, data)
 	if err == nil {
 		err = o.publish(ctx, temp, lockName(name))

@@ -11,6 +11,8 @@ import (
 	wire "github.com/pkg/sftp"
 
 	"dbbackup/internal/fault"
+
+	"dbbackup/internal/store/folders"
 )
 
 // publish gives a closed temporary file its final name, and never replaces what
@@ -138,7 +140,7 @@ func (s *Store) checkRename(ctx context.Context) error {
 }
 
 func (s *Store) tryRename(ctx context.Context) (replaced bool, err error) {
-	from, to := partialName("probe"), partialName("probe")
+	from, to := folders.Partial("probe"), folders.Partial("probe")
 	defer func() {
 		after, cancel := afterwards(ctx)
 		defer cancel()
@@ -158,7 +160,7 @@ func (s *Store) tryRename(ctx context.Context) (replaced bool, err error) {
 
 // probe does all that an object needs.
 func (s *Store) probe(ctx context.Context) (err error) {
-	name, final := partialName("probe"), partialName("probe")
+	name, final := folders.Partial("probe"), folders.Partial("probe")
 	defer func() {
 		after, cancel := afterwards(ctx)
 		defer cancel()

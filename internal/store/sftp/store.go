@@ -2,8 +2,6 @@ package sftp
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -248,10 +246,4 @@ func (s *Store) at(name string) string { return path.Join(s.root, name) }
 // afterwards returns a context for what has to be tidied up although ctx ended.
 func afterwards(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), 2*patience)
-}
-
-func random() string {
-	var b [8]byte
-	rand.Read(b[:]) // never fails (crypto/rand)
-	return hex.EncodeToString(b[:])
 }
