@@ -71,7 +71,7 @@ func (c *copier) set(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	for _, base := range set.bases() {
+	for _, base := range set.Bases() {
 		if err := c.set(ctx, base); err != nil {
 			return fmt.Errorf("backup set %s needs %s: %w", id, base, err)
 		}
@@ -82,8 +82,8 @@ func (c *copier) set(ctx context.Context, id string) error {
 	return nil
 }
 
-// bases are the older sets that the set refers to.
-func (s *Set) bases() []string {
+// Bases are the older sets that the set refers to, in order, each once.
+func (s *Set) Bases() []string {
 	var ids []string
 	for _, r := range s.manifest.References {
 		ids = append(ids, r.Set)

@@ -71,7 +71,7 @@ func TestCopyBringsTheBases(t *testing.T) {
 	newest := ids[len(ids)-1]
 	set, err := Open(t.Context(), from, newest)
 	must(t, err)
-	if len(set.bases()) == 0 {
+	if len(set.Bases()) == 0 {
 		t.Fatal("the golden set refers to nothing: the test tests nothing")
 	}
 	_, err = Copy(t.Context(), from, to, newest, nil)

@@ -208,7 +208,7 @@ func examine(ctx context.Context, st store.Store, folder setFolder, trust Option
 	}
 	set, err := Open(ctx, st, folder.id, trust)
 	if err == nil {
-		return entry, set.bases(), entry.describe(ctx, set, folder)
+		return entry, set.Bases(), entry.describe(ctx, set, folder)
 	}
 	entry.Reason = err.Error()
 	var newer *newerError
@@ -225,7 +225,7 @@ func examine(ctx context.Context, st store.Store, folder setFolder, trust Option
 
 // resumable tells a folder with the beginning of a set that can be gone on with.
 func (f *setFolder) resumable() bool {
-	return f.has(unfinishedName) && (f.has(RunName) || f.has(RunName+sealedSuffix)) && !f.has(ManifestName)
+	return f.unfinished() && (f.has(RunName) || f.has(RunName+sealedSuffix))
 }
 
 func withoutManifest(folder setFolder) (Status, string) {

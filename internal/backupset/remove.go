@@ -14,7 +14,7 @@ import (
 func Unfinished(ctx context.Context, st store.Store) ([]string, error) {
 	var ids []string
 	err := eachFolder(ctx, st, func(folder setFolder) error {
-		if folder.has(unfinishedName) && !folder.has(ManifestName) {
+		if folder.unfinished() {
 			ids = append(ids, folder.id)
 		}
 		return nil
@@ -28,17 +28,23 @@ func Unfinished(ctx context.Context, st store.Store) ([]string, error) {
 // RemoveUnfinished removes a folder that Unfinished returned. A set with a
 // manifest, and one that lost it, are refused.
 func RemoveUnfinished(ctx context.Context, st store.Store, id string) error {
-	ids, err := Unfinished(ctx, st)
-	if err != nil {
-		return err
-	}
-	for _, known := range ids {
-		if known == id {
-			return wrapRemove(id, erase(ctx, st, id))
+	folder := newFolder(id)
+	if CheckID(id) == nil {
+		err := st.List(ctx, id+"/", func(info store.Info) error {
+			folder.add(info)
+			return nil
+		})
+		if err != nil {
+			return wrapRemove(id, err)
 		}
 	}
-	return fault.New(fault.NotFound, "", "remove backup set %s: it is not unfinished", id)
+	if !folder.unfinished() {
+		return fault.New(fault.NotFound, "", "remove backup set %s: it is not unfinished", id)
+	}
+	return wrapRemove(id, erase(ctx, st, id))
 }
+
+func (f *setFolder) unfinished() bool { return f.has(unfinishedName) && !f.has(ManifestName) }
 
 // Remove removes a set, damaged or not. It stops being one first: killed at any
 // point, Remove leaves either the whole set or an unfinished folder (T90).

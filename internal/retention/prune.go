@@ -37,8 +37,9 @@ type Result struct {
 // Prune removes the sets that the policy does not keep. The caller holds the
 // store's lock, but for a dry run. The error is of kind fault.Precondition when
 // sets stayed that a person must look at, and store.ErrDenied when the store
-// refuses to delete: where it refuses everything nothing was changed (T93). What is removed is removed in an order
-// that leaves no set without what it refers to, wherever Prune is killed (T90).
+// refuses to delete: where it refuses everything nothing was changed (T93). What
+// is removed is removed in an order that leaves no set without what it refers to,
+// wherever Prune is killed (T90).
 func Prune(ctx context.Context, o Options) (Result, error) {
 	if err := o.Policy.Validate(); err != nil {
 		return Result{}, err
@@ -178,7 +179,7 @@ func survey(ctx context.Context, st store.Store, trust backupset.Option) ([]Set,
 			s.Unusable = "it is damaged: " + e.Reason
 			// What it refers to may still serve to repair it.
 			if set, err := backupset.Open(ctx, st, e.ID); err == nil {
-				s.References = referred(set.Manifest())
+				s.References = set.Bases()
 			}
 		}
 		sets = append(sets, s)
@@ -188,7 +189,7 @@ func survey(ctx context.Context, st store.Store, trust backupset.Option) ([]Set,
 
 func (s *Set) describe(ctx context.Context, set *backupset.Set, drills backupset.Drills) error {
 	m := set.Manifest()
-	s.References = referred(m)
+	s.References = set.Bases()
 	server := cmp.Or(m.Server.SystemIdentifier, fmt.Sprintf("%s:%d", m.Server.Host, m.Server.Port))
 	for i := range m.Databases {
 		d := &m.Databases[i]
@@ -204,14 +205,4 @@ func (s *Set) describe(ctx context.Context, set *backupset.Set, drills backupset
 	var err error
 	s.Verified, err = backupset.IsVerified(ctx, set)
 	return err
-}
-
-// referred are the sets that a manifest refers to.
-func referred(m *backupset.Manifest) []string {
-	var ids []string
-	for _, r := range m.References {
-		ids = append(ids, r.Set)
-	}
-	slices.Sort(ids)
-	return slices.Compact(ids)
 }
