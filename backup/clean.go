@@ -19,21 +19,36 @@ func Clean(ctx context.Context, place store.Place, r report.Reporter) (int, erro
 	return clean(ctx, place, r, false)
 }
 
-// clean is Clean that may keep what `resume` could go on with.
-func clean(ctx context.Context, place store.Place, r report.Reporter, keepResumable bool) (int, error) {
-	n, err := cleanAll(ctx, place, r, keepResumable)
-	refused := errors.Is(err, store.ErrDenied) || fault.Is(err, fault.Precondition)
-	if keepResumable && refused && ctx.Err() == nil { // a run needs no more than to write
-		r.Info("what killed runs left stays until gc is run by somebody who may remove it", report.F("store", place.String()), report.F("because", err))
-		return n, nil
+// placesOf are the stores that a place stands for, which are looked at one by one:
+// a set that is whole in one of them may be unfinished in another.
+func placesOf(place store.Place) []store.Place {
+	if several, ok := place.(store.Several); ok {
+		return several.Places()
 	}
-	return n, err
+	return []store.Place{place}
 }
 
-func cleanAll(ctx context.Context, place store.Place, r report.Reporter, keepResumable bool) (int, error) {
-	if several, ok := place.(store.Several); ok {
-		return cleanEach(ctx, several, r, keepResumable)
+// clean is Clean that may keep what `resume` could go on with.
+func clean(ctx context.Context, place store.Place, r report.Reporter, keepResumable bool) (removed int, err error) {
+	places := placesOf(place)
+	for _, one := range places {
+		n, err := cleanOne(ctx, one, r, keepResumable)
+		removed += n
+		refused := errors.Is(err, store.ErrDenied) || fault.Is(err, fault.Precondition)
+		switch {
+		case err == nil:
+		case keepResumable && refused && ctx.Err() == nil: // a run needs no more than to write
+			r.Info("what killed runs left stays until gc is run by somebody who may remove it", report.F("store", one.String()), report.F("because", err))
+		case len(places) > 1:
+			return removed, fmt.Errorf("store %s: %w", one, err)
+		default:
+			return removed, err
+		}
 	}
+	return removed, nil
+}
+
+func cleanOne(ctx context.Context, place store.Place, r report.Reporter, keepResumable bool) (int, error) {
 	if tidied, err := backupset.Tidy(ctx, place); err != nil {
 		return len(tidied), err
 	}
@@ -73,11 +88,7 @@ func cleanAll(ctx context.Context, place store.Place, r report.Reporter, keepRes
 // of use only where each set costs a round trip, and what goes wrong costs nothing
 // but time.
 func Catalog(ctx context.Context, place store.Place, r report.Reporter) {
-	places := []store.Place{place}
-	if several, ok := place.(store.Several); ok {
-		places = several.Places()
-	}
-	for _, one := range places {
+	for _, one := range placesOf(place) {
 		if _, local := one.(store.Local); local {
 			continue
 		}
@@ -85,17 +96,4 @@ func Catalog(ctx context.Context, place store.Place, r report.Reporter) {
 			r.Info("no catalog of the store was written", report.F("store", one.String()), report.F("because", err))
 		}
 	}
-}
-
-// cleanEach cleans stores one by one: a set that is whole in one of them may be
-// unfinished in another.
-func cleanEach(ctx context.Context, several store.Several, r report.Reporter, keepResumable bool) (removed int, err error) {
-	for _, place := range several.Places() {
-		n, err := clean(ctx, place, r, keepResumable)
-		removed += n
-		if err != nil {
-			return removed, fmt.Errorf("store %s: %w", place, err)
-		}
-	}
-	return removed, nil
 }

@@ -14,15 +14,8 @@ import (
 // delete as its own: where the store locks objects, their locks are extended to
 // when this set's end (T93).
 func (r *run) keepBases(ctx context.Context) error {
-	places := []store.Store{r.o.Store}
-	if several, ok := r.o.Store.(store.Several); ok {
-		places = nil
-		for _, place := range several.Places() {
-			places = append(places, place)
-		}
-	}
 	var errs []error
-	for _, place := range places {
+	for _, place := range placesOf(r.o.Store) {
 		lockable, ok := place.(store.Lockable)
 		if !ok || lockable.LockPeriod() == 0 {
 			continue
