@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -164,21 +163,12 @@ func (b *bench) chunked(ctx context.Context, store, database string, args ...str
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return cost{}, err
 	}
-	cmd := b.command(ctx, b.binary, append([]string{
+	c, err := b.timed(ctx, nil, append([]string{
 		"backup", "single", database, "--mode", "chunked", "--jobs", "2", "--store", store, "--pg-bin", b.cluster.BinDir, "--quiet",
 	}, args...)...)
-	var output bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &output, &output
-	began := time.Now()
-	if err := cmd.Start(); err != nil {
-		return cost{}, err
-	}
-	peak, err := waitWatching(cmd)
-	c := cost{wall: time.Since(began), peakRSS: peak}
 	if err != nil {
-		return c, fmt.Errorf("dbbackup chunked of %s: %w: %s", database, err, output.Bytes())
+		return c, err
 	}
-	c.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	after, err := bytesBelow(store)
 	c.bytes = after - before
 	return c, err

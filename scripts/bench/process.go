@@ -88,8 +88,21 @@ func connect(commands []*exec.Cmd, to string) (closeAll func() error, err error)
 // backup runs dbbackup on a database. The set lies in a store of its own.
 func (b *bench) backup(ctx context.Context, database, mode string) (cost, error) {
 	store := filepath.Join(b.out, "store")
-	cmd := b.command(ctx, b.binary, "backup", "single", database, "--mode", mode, "--compression", "6", "--jobs", "2",
+	c, err := b.timed(ctx, nil, "backup", "single", database, "--mode", mode, "--compression", "6", "--jobs", "2",
 		"--store", store, "--pg-bin", b.cluster.BinDir, "--quiet")
+	if err != nil {
+		return c, errors.Join(err, os.RemoveAll(store))
+	}
+	if c.bytes, err = bytesBelow(store); err != nil {
+		return c, err
+	}
+	return c, os.RemoveAll(store)
+}
+
+// timed runs dbbackup once.
+func (b *bench) timed(ctx context.Context, env []string, args ...string) (cost, error) {
+	cmd := b.command(ctx, b.binary, args...)
+	cmd.Env = append(cmd.Env, env...)
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	began := time.Now()
@@ -99,13 +112,10 @@ func (b *bench) backup(ctx context.Context, database, mode string) (cost, error)
 	peak, err := waitWatching(cmd)
 	c := cost{wall: time.Since(began), peakRSS: peak}
 	if err != nil {
-		return c, errors.Join(fmt.Errorf("dbbackup %s of %s: %w: %s", mode, database, err, output.Bytes()), os.RemoveAll(store))
+		return c, fmt.Errorf("dbbackup %s: %w: %s", strings.Join(args, " "), err, output.Bytes())
 	}
-	c.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime() // its children's too
-	if c.bytes, err = bytesBelow(store); err != nil {
-		return c, err
-	}
-	return c, os.RemoveAll(store)
+	c.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	return c, nil
 }
 
 // lookEvery is how often a process's memory is read. The peak only grows, so

@@ -160,25 +160,6 @@ func (b *bench) measureStores(ctx context.Context) (st *stores, err error) {
 	return st, b.measureListing(ctx, server, st)
 }
 
-// timed runs dbbackup once.
-func (b *bench) timed(ctx context.Context, env []string, args ...string) (cost, error) {
-	cmd := b.command(ctx, b.binary, args...)
-	cmd.Env = append(cmd.Env, env...)
-	var output bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &output, &output
-	began := time.Now()
-	if err := cmd.Start(); err != nil {
-		return cost{}, err
-	}
-	peak, err := waitWatching(cmd)
-	c := cost{wall: time.Since(began), peakRSS: peak}
-	if err != nil {
-		return c, fmt.Errorf("dbbackup %s: %w: %s", strings.Join(args, " "), err, output.Bytes())
-	}
-	c.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	return c, nil
-}
-
 // measureUpload brings one large object to the server, by copy and by rclone.
 func (b *bench) measureUpload(ctx context.Context, server *s3, st *stores) error {
 	from := filepath.Join(b.out, "from")
