@@ -63,9 +63,13 @@ func (a *application) askSecret(ctx context.Context, prompt string) (string, err
 	return a.askHidden(ctx, fd, prompt)
 }
 
+// askHidden asks once the terminal is silent: it forgets then what was typed
+// before, so that whoever answers a question that stands there is heard.
 func (a *application) askHidden(ctx context.Context, fd int, prompt string) (string, error) {
-	fmt.Fprint(a.stderr, prompt) //nolint:errcheck // a terminal
-	text, err := withoutEcho(fd, func() (string, error) { return readLine(ctx, fd) })
+	text, err := withoutEcho(fd, func() (string, error) {
+		fmt.Fprint(a.stderr, prompt) //nolint:errcheck // a terminal
+		return readLine(ctx, fd)
+	})
 	fmt.Fprintln(a.stderr) //nolint:errcheck // the newline was not shown either
 	return text, err
 }
