@@ -58,7 +58,7 @@ func (r *run) captureChunks(ctx context.Context, p plan, task report.Task) func(
 	req := pgcopy.Request{
 		Database: p.database.Name, Folder: folder, Codec: p.settings.Codec, ChunkBytes: p.settings.ChunkBytes,
 		Workers: r.readers(), WithoutData: p.without, SkipLargeObjects: p.settings.SkipLargeObjects, Base: base,
-		Expected: p.expected, Free: r.free(),
+		Before: r.before, Expected: p.expected, Free: r.free(),
 		LockTimeout: p.settings.LockTimeout, Limit: p.settings.Limit, Stall: p.settings.Stall,
 		Manners: pgcopy.Manners{Rate: r.rate, MaxLag: r.o.MaxLag, YieldToDDL: r.o.YieldToDDL},
 	}

@@ -37,6 +37,7 @@ type Outcome struct {
 type run struct {
 	o       Options
 	server  pg.Server
+	before  pg.Moment // when the run began to ask the server
 	tools   pgtool.Tools
 	plans   []plan
 	set     *backupset.Writer
@@ -111,6 +112,9 @@ func (r *run) survey(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close(ctx) //nolint:errcheck // read-only
+	if r.before, err = conn.Moment(ctx); err != nil {
+		return err
+	}
 	if r.server, err = conn.Server(ctx); err != nil {
 		return err
 	}

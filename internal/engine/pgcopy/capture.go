@@ -44,6 +44,7 @@ type Request struct {
 	// when it fails, so that a further attempt starts from there. Never nil.
 	Base *Base
 
+	Before   pg.Moment                                // one that the caller knows of, if any
 	Expected int64                                    // bytes that will be stored, estimated
 	Free     func() (bytes, inodes uint64, err error) // what the store has left; nil: nobody knows
 
@@ -78,7 +79,7 @@ func newCapture(src Source, req Request, pool *Pool, set *backupset.Writer, r re
 	application := pgdump.ApplicationName("chunked")
 	src.Endpoint = src.Endpoint.As(application)
 	return &capture{
-		src: src, req: req, pool: pool, set: set, report: r, task: task, limits: ordinary(), proven: proven, queue: newQueue(),
+		src: src, req: req, pool: pool, set: set, report: r, task: task, limits: ordinary(), proven: proven, queue: newQueue(), durable: make(chan struct{}),
 		application: application, usesObject: map[string]bool{}, manners: newGate(req.Manners.Rate),
 	}
 }
@@ -120,9 +121,10 @@ type capture struct {
 	identity pg.Identity
 	reached  uint64 // WAL position before the snapshot
 	snapshot *snapshot
-	ended    ended
-	leader   *pg.Conn // exported the snapshot, and holds the locks
-	holder   *keeper  // the second keeper, which has all locks, too
+	ended    pg.Moment
+	durable  chan struct{} // closed when all that has ended is durable
+	leader   *pg.Conn      // exported the snapshot, and holds the locks
+	holder   *keeper       // the second keeper, which has all locks, too
 	encoding string
 	planner  planner
 	shapes   []pg.Shape
@@ -172,7 +174,7 @@ func (c *capture) run(ctx context.Context) error {
 		return err
 	}
 	defer c.snapshot.close(ctx)
-	for _, step := range []func(context.Context) error{c.lock, c.plan, c.awaitDurable} {
+	for _, step := range []func(context.Context) error{c.lock, c.plan} {
 		c.signs.Add(1)
 		if err := step(ctx); err != nil {
 			return err
@@ -184,6 +186,7 @@ func (c *capture) run(ctx context.Context) error {
 		defer endBeside()
 		return c.work(groupCtx)
 	})
+	group.Go(func() error { return c.awaitDurable(groupCtx) })
 	group.Go(func() error { return c.snapshot.keep(besideCtx, c.limits.pingEvery, c.replaceKeeper) })
 	group.Go(func() error { return c.behave(besideCtx) })
 	group.Go(func() error { return c.tell(besideCtx) })
@@ -210,7 +213,7 @@ func (c *capture) begin(ctx context.Context) error {
 	if err != nil {
 		return closing(err)
 	}
-	if c.ended.WALPosition, err = conn.WAL(ctx); err != nil {
+	if c.ended, err = c.ending(ctx, conn); err != nil {
 		return closing(err)
 	}
 	if c.identity.Known() { // so the role may ask: what is refused would end the transaction
@@ -222,7 +225,6 @@ func (c *capture) begin(ctx context.Context) error {
 			c.identity.Timeline = 0
 		}
 	}
-	c.ended.at = time.Now()
 	c.leader, c.encoding = conn, conn.ServerEncoding()
 	c.snapshot = newSnapshot(c.src.Endpoint, c.req.Database, exported, conn)
 	second, err := c.snapshot.join(ctx)

@@ -237,7 +237,13 @@ func (c *capture) asFinished(r result) Finished {
 	}
 }
 
+// It waits until a proof may start from them.
 func (c *capture) journal(ctx context.Context, entry journalEntry) error {
+	select {
+	case <-c.durable:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	if len(entry.Objects) == 0 {
 		return nil // nothing to save: reading no rows again costs nothing
 	}

@@ -89,19 +89,26 @@ var ErrYielded = fault.New(fault.Unavailable, "", "gave way to a session that wa
 // standbys that fall behind. A watch that cannot connect watches nothing: it must not fail
 // a capture that works.
 func (c *capture) behave(ctx context.Context) error {
-	conn, err := c.src.Endpoint.Connect(ctx, c.src.Endpoint.Database)
-	if err != nil {
-		return nil
-	}
-	defer conn.Close(ctx) //nolint:errcheck // read-only
 	ticker := time.NewTicker(behaveEvery)
 	defer ticker.Stop()
+	var conn *pg.Conn // from the first look on: most captures are over before
+	defer func() {
+		if conn != nil {
+			conn.Close(ctx) //nolint:errcheck // read-only
+		}
+	}()
 	told := map[int]bool{}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
+		}
+		if conn == nil {
+			var err error
+			if conn, err = c.src.Endpoint.Connect(ctx, c.src.Endpoint.Database); err != nil {
+				return nil
+			}
 		}
 		if err := c.lookForBlocked(ctx, conn, told); err != nil {
 			return err
