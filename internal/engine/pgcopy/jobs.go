@@ -25,8 +25,8 @@ const (
 // Chunks are made smaller than asked for when the database would otherwise give
 // the workers too little to share, and not below this.
 const (
-	chunksPerWorker = 4
-	leastChunk      = 64 << 20
+	chunksPerWorker = 8
+	leastChunk      = 32 << 20
 )
 
 // plan turns the locked tables into jobs.
