@@ -8,13 +8,17 @@ TOOLS := bin/tools
 TEST_TIMEOUT ?= 40m
 FUZZ_TIME ?= 60s
 
+# Google's storage library without the gRPC transports that only machines of its own
+# use: 13 MB of program, of which 7 would be in memory.
+TAGS := disable_grpc_modules
+
 .PHONY: help build install test lint vuln demo bench matrix fuzz bootstrap tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/dbbackup, stamped with git's version
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/dbbackup ./cmd/dbbackup
+	CGO_ENABLED=0 go build -tags $(TAGS) -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/dbbackup ./cmd/dbbackup
 
 install: build ## install the program and its timer on this machine
 	scripts/install.sh

@@ -150,7 +150,7 @@ func (a *application) runBackup(ctx context.Context, s *settings, kind func(*bac
 // What the garbage collector is asked to keep the heap below: it runs more often
 // near it, and goes beyond where it must.
 const (
-	heapBytes          = 44 << 20
+	heapBytes          = 36 << 20
 	heapBytesPerReader = 12 << 20 // beyond two
 )
 

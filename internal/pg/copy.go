@@ -46,7 +46,10 @@ func (s *Stream) CopyOut(ctx context.Context, step, sql string, receiver CopyRec
 		return 0, s.fail(step, err)
 	}
 	release := endOnDone(ctx, conn)
-	reader := &copyReader{in: conn, buffer: make([]byte, copyBuffer), receiver: receiver}
+	if s.buffer == nil {
+		s.buffer = make([]byte, copyBuffer)
+	}
+	reader := &copyReader{in: conn, buffer: s.buffer, receiver: receiver}
 	rows, err := reader.run(sql)
 	interrupted := release()
 	if interrupted {

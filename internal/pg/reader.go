@@ -24,7 +24,8 @@ type Stream struct {
 	database string
 	version  int
 	encoding string
-	lost     error // why the session cannot be used any more
+	lost     error  // why the session cannot be used any more
+	buffer   []byte // of CopyOut, which small tables are read by thousands with
 }
 
 // streamSettings are those that make rows read and load the same whatever the role, the

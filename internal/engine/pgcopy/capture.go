@@ -148,7 +148,7 @@ type capture struct {
 
 // table is one table on its way.
 type table struct {
-	pg.Shape
+	*pg.Shape
 	pages        uint32
 	bytesPerPage float64
 	ranges       bool // can be read by ranges of pages

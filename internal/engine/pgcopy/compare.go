@@ -194,7 +194,7 @@ func (k *comparison) digest(ctx context.Context, s *pg.Stream, t *backupset.Chun
 	reading := *shape
 	reading.Columns, reading.Binary, reading.Where = t.Columns, t.Format == formatBinary, t.Where
 	w := &worker{stream: s, limits: k.limits}
-	one := &table{Shape: reading}
+	one := &table{Shape: &reading}
 	condition := ""
 	isWide := fmt.Sprintf("%s > %d", t.WideBytes, t.WideOver)
 	if t.WideOver > 0 {

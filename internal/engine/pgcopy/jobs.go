@@ -67,7 +67,7 @@ func (c *capture) planTables(ctx context.Context, block int64) error {
 	var parts []small
 	var doubts []doubt
 	for i := range c.shapes {
-		s := c.shapes[i]
+		s := &c.shapes[i]
 		size, ok := sizes[s.OID]
 		if !ok {
 			if !without[s.Table] {
