@@ -337,14 +337,21 @@ func (c *capture) checkNames() error {
 	return nil
 }
 
-// work runs pg_dump and the workers.
+// work runs pg_dump and the workers. Whose work is done stays until all is: by then
+// its session may be the last one that holds the snapshot.
 func (c *capture) work(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return c.dumpSchema(ctx) })
-	for range c.req.Workers {
-		group.Go(func() error { return c.worker(ctx) })
+	workers := make([]*worker, c.req.Workers)
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.dumpSchema(groupCtx) })
+	for i := range workers {
+		workers[i] = c.newWorker()
+		group.Go(func() error { return workers[i].work(groupCtx) })
 	}
-	return group.Wait()
+	err := group.Wait()
+	for _, w := range workers {
+		w.leave(ctx)
+	}
+	return err
 }
 
 // dumpSchema lets pg_dump write the definitions, under the same snapshot.

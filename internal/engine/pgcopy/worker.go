@@ -26,20 +26,21 @@ type worker struct {
 // bufferBytes gathers rows for the codec.
 const bufferBytes = 128 << 10
 
-// worker works until the queue is over.
-func (c *capture) worker(ctx context.Context) error {
-	w := &worker{c: c, limits: c.limits, buffer: make([]byte, 0, bufferBytes)}
-	var err error
-	if w.codec, err = c.req.Codec.NewWriter(); err != nil {
+func (c *capture) newWorker() *worker {
+	return &worker{c: c, limits: c.limits, buffer: make([]byte, 0, bufferBytes)}
+}
+
+// work does jobs until the queue is over. The caller lets the worker leave.
+func (w *worker) work(ctx context.Context) (err error) {
+	if w.codec, err = w.c.req.Codec.NewWriter(); err != nil {
 		return err
 	}
-	defer w.leave(ctx)
-	for j := c.queue.next(); j != nil; j = c.queue.next() {
+	for j := w.c.queue.next(); j != nil; j = w.c.queue.next() {
 		err := w.do(ctx, j)
 		if err != nil {
-			c.queue.end()
+			w.c.queue.end()
 		}
-		c.queue.done()
+		w.c.queue.done()
 		if err != nil {
 			return err
 		}
