@@ -56,7 +56,7 @@ func (r *run) captureChunks(ctx context.Context, p plan, task report.Task) func(
 		r.addOlder(ctx, base, p)
 	}
 	req := pgcopy.Request{
-		Database: p.database.Name, Folder: folder, Codec: p.settings.Codec, ChunkBytes: p.settings.ChunkBytes,
+		Database: p.database.Name, Folder: folder, Codec: p.settings.Codec, ChunkBytes: p.settings.ChunkBytes, Binary: p.settings.Binary,
 		Workers: r.readers(), WithoutData: p.without, SkipLargeObjects: p.settings.SkipLargeObjects, Base: base,
 		Before: r.before, Expected: p.expected, Free: r.free(),
 		LockTimeout: p.settings.LockTimeout, Limit: p.settings.Limit, Stall: p.settings.Stall,

@@ -67,6 +67,7 @@ type Settings struct {
 	Level            int            // gzip, 0 to 6
 	Codec            compress.Codec // of chunks
 	ChunkBytes       int64
+	Binary           bool // chunks in COPY's binary form wherever the types allow it
 	Limit            time.Duration
 	Stall            time.Duration
 	LockTimeout      time.Duration

@@ -209,6 +209,13 @@ func (a *application) databaseSettings(s *settings, of string, section capture) 
 	if err := a.compression(s.text("compression", c.Compression), of, &set); err != nil {
 		return set, err
 	}
+	switch format := s.text("copy-format", c.CopyFormat); format {
+	case "auto":
+	case "binary":
+		set.Binary = true
+	default:
+		return set, fault.New(fault.Usage, "auto or binary", "%s: there is no copy format %q", of, format)
+	}
 	var errs [5]error
 	set.ChunkBytes, errs[4] = parseBytes("chunk-size", s.text("chunk-size", c.ChunkSize))
 	set.ChunkedOver, errs[0] = parseBytes("chunked-over", s.text("chunked-over", c.ChunkedOver))
@@ -247,7 +254,7 @@ func (a *application) compression(text, of string, set *backup.Settings) error {
 // over returns c with what it leaves open taken from base.
 func (c capture) over(base capture) capture {
 	return capture{
-		Mode: or(c.Mode, base.Mode), ChunkedOver: or(c.ChunkedOver, base.ChunkedOver), Compression: or(c.Compression, base.Compression), ChunkSize: or(c.ChunkSize, base.ChunkSize),
+		Mode: or(c.Mode, base.Mode), ChunkedOver: or(c.ChunkedOver, base.ChunkedOver), Compression: or(c.Compression, base.Compression), ChunkSize: or(c.ChunkSize, base.ChunkSize), CopyFormat: or(c.CopyFormat, base.CopyFormat),
 		Timeout: or(c.Timeout, base.Timeout), StallTimeout: or(c.StallTimeout, base.StallTimeout),
 		LockTimeout: or(c.LockTimeout, base.LockTimeout), SkipLargeObjects: or(c.SkipLargeObjects, base.SkipLargeObjects),
 		ExcludeTables: append(append([]string{}, base.ExcludeTables...), c.ExcludeTables...),

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -232,4 +233,50 @@ func TestMaxConnectionsHolds(t *testing.T) {
 	if r.cmd.ProcessState.ExitCode() != exitOK || most > 7 || most < 4 {
 		t.Errorf("exit code %d with %d sessions at most, want 0 with some and at most 7\n%s", r.cmd.ProcessState.ExitCode(), most, r.stderr)
 	}
+}
+
+// COPY's binary form wherever it means the same in another database, when it is
+// asked for; chunks of the other form are not what such a run may refer to.
+func TestCopyFormat(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db := c.Database(t)
+	c.Exec(t, db, `CREATE TYPE color AS ENUM ('red', 'green'); CREATE TYPE pair AS (a int, b text);
+		CREATE TABLE portable (i int, n numeric(12,2), d double precision, w timestamptz, t text, j jsonb, e color, a int[], r int4range, u uuid, v interval);
+		INSERT INTO portable SELECT g, g / 7.0, 1.0 / g, '2020-01-01'::timestamptz + g * interval '1 day', repeat('ä', g), jsonb_build_object('k', g),
+			(ARRAY['red', 'green'])[g % 2 + 1]::color, ARRAY[g, NULL], int4range(g, g + 5), md5(g::text)::uuid, g * interval '1 month 2 hours'
+			FROM generate_series(1, 50) g;
+		INSERT INTO portable (n, d, w) VALUES ('NaN', '-0', '-infinity');
+		CREATE TABLE composite (p pair); INSERT INTO composite VALUES ((1, 'x'));
+		CREATE TABLE names (r regclass); INSERT INTO names VALUES ('portable');
+		CREATE TABLE nothing (); INSERT INTO nothing DEFAULT VALUES;
+		CREATE TABLE blobs (b bytea); INSERT INTO blobs VALUES ('\x00ff')`)
+	store := newStore(t)
+	for _, tt := range []struct {
+		flags []string
+		want  map[string]string
+	}{
+		{nil, map[string]string{"portable": "text", "composite": "text", "names": "text", "nothing": "text", "blobs": "binary"}},
+		{[]string{"--copy-format", "binary", "--incremental"}, map[string]string{"portable": "binary", "composite": "text", "names": "text", "nothing": "binary", "blobs": "binary"}},
+	} {
+		dbbackup(t, c.Env(), chunking(store, db, tt.flags...)...).must(t, exitOK)
+		got := map[string]string{}
+		ids := idsOf(t, store)
+		contents := readContents(t, filepath.Join(store, ids[len(ids)-1], "databases", db+".chunks", backupset.ContentsName))
+		for i := range contents.Tables {
+			got[contents.Tables[i].Name] = contents.Tables[i].Format
+		}
+		if !maps.Equal(got, tt.want) {
+			t.Errorf("%q: got %v, want %v", tt.flags, got, tt.want)
+		}
+		to := c.FreeName(t)
+		dbbackup(t, c.Env(), restoring(store, db, "--target-db", to)...).must(t, exitOK)
+		for _, table := range []string{"portable", "composite", "names", "nothing", "blobs"} {
+			rows := "SELECT string_agg(t::text, E'\\n' ORDER BY t::text) FROM " + table + " t"
+			if got, want := c.QueryString(t, to, rows), c.QueryString(t, db, rows); got != want {
+				t.Errorf("%q, table %s: got %s, want %s", tt.flags, table, got, want)
+			}
+		}
+	}
+	dbbackup(t, c.Env(), chunking(store, db, "--copy-format", "text")...).want(t, exitUsage, `no copy format "text"`, "auto or binary")
 }

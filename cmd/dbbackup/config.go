@@ -73,6 +73,7 @@ type capture struct {
 	ChunkedOver      *string  `yaml:"chunked_over,omitempty"`
 	Compression      *string  `yaml:"compression,omitempty"`
 	ChunkSize        *string  `yaml:"chunk_size,omitempty"`
+	CopyFormat       *string  `yaml:"copy_format,omitempty"`
 	Timeout          *string  `yaml:"timeout,omitempty"`
 	StallTimeout     *string  `yaml:"stall_timeout,omitempty"`
 	LockTimeout      *string  `yaml:"lock_timeout,omitempty"`

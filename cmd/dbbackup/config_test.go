@@ -53,6 +53,7 @@ func settingsTable() []setting {
 		{"mode", "auto", "plain", "plain", [2]string{"DBBACKUP_MODE", "custom"}, []string{"--mode", "directory"}, "directory"},
 		{"chunked_over", "5GB", "1GB", "1GB", [2]string{"DBBACKUP_CHUNKED_OVER", "2GB"}, []string{"--chunked-over", "3GB"}, "3GB"},
 		{"chunk_size", "1GB", "64MB", "64MB", [2]string{"DBBACKUP_CHUNK_SIZE", "32MB"}, []string{"--chunk-size", "8MB"}, "8MB"},
+		{"copy_format", "auto", "binary", "binary", [2]string{"DBBACKUP_COPY_FORMAT", "auto"}, []string{"--copy-format", "binary"}, "binary"},
 		{"incremental", "false", "true", "true", [2]string{"DBBACKUP_INCREMENTAL", "false"}, []string{"--incremental"}, "true"},
 		{"max_rate", "0", "10MB", "10MB", [2]string{"DBBACKUP_MAX_RATE", "20MB"}, []string{"--max-rate", "30MB"}, "30MB"},
 		{"max_connections", "0", "10", "10", [2]string{"DBBACKUP_MAX_CONNECTIONS", "11"}, []string{"--max-connections", "12"}, "12"},

@@ -170,7 +170,7 @@ func TestDrillOfTheZoo(t *testing.T) {
 	c := shared.Start(t)
 	c.CreateDatabase(t, "zoo")
 	zoo.Load(t, c, "zoo")
-	for _, args := range [][]string{{"cluster", "--mode", "chunked"}, {"single", "zoo", "--mode", "chunked"}, {"single", "zoo", "--mode", "plain"}} {
+	for _, args := range [][]string{{"cluster", "--mode", "chunked"}, {"single", "zoo", "--mode", "chunked", "--copy-format", "binary"}, {"single", "zoo", "--mode", "plain"}} {
 		store, folder := newStore(t), drillDir(t)
 		dbbackup(t, c.Env(), append([]string{"backup", "--store", store}, args...)...).must(t, exitOmissions)
 		got := dbbackup(t, nil, "verify", "--drill", "--drill-dir", folder, "--store", store).must(t, exitOK)

@@ -88,6 +88,7 @@ func captureFlags() []cli.Flag {
 		stringFlag("compression", "`CODEC`: a gzip level from 0 to 6, gzip:N, zstd:N (chunked mode) or none; auto is zstd:1 in chunked mode and gzip:6 in the others", "auto", "Z"),
 		intFlag("jobs", "read by `N` sessions in chunked mode, by N processes of pg_dump in directory mode (default: from the CPUs)", "j", "parallel-tables"),
 		stringFlag("chunk-size", "chunked mode: cut tables into parts of this `SIZE` at most", "1GB"),
+		stringFlag("copy-format", "chunked mode: `FORMAT` of the rows: binary, which is less work for the server on both ways, or auto: binary only for tables with bytea, text for others", "auto"),
 		boolFlag("incremental", "chunked mode: take what is proven unchanged from the newest usable set"),
 		stringFlag("timeout", "end the capture of a database after this `TIME`; 0 is never", "2h"),
 		stringFlag("stall-timeout", "end a capture that has not moved for this `TIME`; 0 is never", "15m"),

@@ -17,7 +17,9 @@ type Shape struct {
 	Heap     bool   // its access method is heap: pages and tuple ids mean what they say
 
 	Columns []string // to capture, in order: not dropped, not generated
-	Binary  bool     // holds bytea, and COPY's binary form means the same in another database
+	Bytea   bool     // holds bytea
+	// Portable says that COPY's binary form of the rows means the same in another database.
+	Portable bool
 	// Unstable says that rows may read differently although nothing of the table
 	// changed: what a reg* value names was renamed.
 	Unstable    bool
@@ -126,7 +128,7 @@ func (c *Conn) shapeColumns(ctx context.Context, step string, index map[uint32]*
 		}
 		p := prints[col.table]
 		if p == nil {
-			p = newShapePrint()
+			p = newShapePrint(s)
 			prints[col.table] = p
 		}
 		p.add(s, col, types)
@@ -141,7 +143,7 @@ func (c *Conn) shapeColumns(ctx context.Context, step string, index map[uint32]*
 	for oid, s := range index {
 		p := prints[oid]
 		if p == nil {
-			p = newShapePrint() // a table without columns
+			p = newShapePrint(s) // a table without columns
 		}
 		p.finish(s)
 	}

@@ -150,13 +150,13 @@ type column struct {
 
 // shapePrint collects what a table's columns say.
 type shapePrint struct {
-	sum             hash.Hash
-	types           map[uint32]bool
-	bytea, portable bool
+	sum   hash.Hash
+	types map[uint32]bool
 }
 
-func newShapePrint() *shapePrint {
-	return &shapePrint{sum: sha256.New(), types: map[uint32]bool{}, portable: true}
+func newShapePrint(s *Shape) *shapePrint {
+	s.Portable = true
+	return &shapePrint{sum: sha256.New(), types: map[uint32]bool{}}
 }
 
 func (p *shapePrint) add(s *Shape, col column, types typeSet) {
@@ -175,8 +175,8 @@ func (p *shapePrint) add(s *Shape, col column, types typeSet) {
 		}
 	}
 	base := types.base(col.typ)
-	p.bytea = p.bytea || base.oid == oidBytea
-	p.portable = p.portable && types.portable(col.typ)
+	s.Bytea = s.Bytea || base.oid == oidBytea
+	s.Portable = s.Portable && types.portable(col.typ)
 	s.Unstable = s.Unstable || types.unstable(col.typ)
 	if base.length == -1 {
 		s.wide = append(s.wide, wideColumn{col.name, measure(base.oid), types.portable(col.typ), sliced(base.oid)})
@@ -195,7 +195,6 @@ func measure(oid uint32) string {
 
 func (p *shapePrint) finish(s *Shape) {
 	s.Fingerprint = hex.EncodeToString(p.sum.Sum(nil)[:16])
-	s.Binary = p.bytea && p.portable
 }
 
 // WideExpression is SQL for how many bytes a row is about, or nothing where no

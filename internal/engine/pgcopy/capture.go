@@ -35,6 +35,7 @@ type Request struct {
 	Folder     string // of the objects, e.g. databases/app.chunks
 	Codec      compress.Codec
 	ChunkBytes int64 // of heap and TOAST in a chunk, at most
+	Binary     bool  // COPY's binary form wherever the types allow it, not only for tables with bytea
 	Workers    int   // sessions that read, at most
 
 	WithoutData      []pgname.Table // tables of which only the definition is wanted
@@ -149,6 +150,7 @@ type capture struct {
 // table is one table on its way.
 type table struct {
 	*pg.Shape
+	binary       bool // read in COPY's binary form
 	pages        uint32
 	bytesPerPage float64
 	ranges       bool // can be read by ranges of pages

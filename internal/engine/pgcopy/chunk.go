@@ -95,7 +95,7 @@ func (w *worker) readNarrow(ctx context.Context, t *table, e extent, open bool, 
 }
 
 func (t *table) format() string {
-	if t.Binary {
+	if t.binary {
 		return formatBinary
 	}
 	return formatText
@@ -106,7 +106,7 @@ func (t *table) format() string {
 // last extent need not have an end.
 func (w *worker) copySQL(t *table, e extent, open bool, condition string) string {
 	sql := "COPY (SELECT " + strings.Join(quoted(w.stream.Quote, t.Columns), ", ") + w.from(t, e, open, condition) + ") TO STDOUT"
-	if t.Binary {
+	if t.binary {
 		sql += " (FORMAT binary)"
 	}
 	return sql

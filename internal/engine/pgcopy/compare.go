@@ -192,9 +192,9 @@ func (k *comparison) compare(ctx context.Context, s *pg.Stream, g *compared) err
 // digest reads a table the way it was captured.
 func (k *comparison) digest(ctx context.Context, s *pg.Stream, t *backupset.ChunkedTable, shape *pg.Shape) (digest, error) {
 	reading := *shape
-	reading.Columns, reading.Binary, reading.Where = t.Columns, t.Format == formatBinary, t.Where
+	reading.Columns, reading.Where = t.Columns, t.Where
 	w := &worker{stream: s, limits: k.limits}
-	one := &table{Shape: &reading}
+	one := &table{Shape: &reading, binary: t.Format == formatBinary}
 	condition := ""
 	isWide := fmt.Sprintf("%s > %d", t.WideBytes, t.WideOver)
 	if t.WideOver > 0 {

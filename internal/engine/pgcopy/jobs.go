@@ -75,7 +75,7 @@ func (c *capture) planTables(ctx context.Context, block int64) error {
 			}
 			continue
 		}
-		t := &table{Shape: s, pages: uint32((size.Heap + block - 1) / block), bytesPerPage: c.planner.bytesPerPage(size)} //nolint:gosec // PostgreSQL's own limit is 2^32 pages
+		t := &table{Shape: s, binary: s.Portable && (s.Bytea || c.req.Binary), pages: uint32((size.Heap + block - 1) / block), bytesPerPage: c.planner.bytesPerPage(size)} //nolint:gosec // PostgreSQL's own limit is 2^32 pages
 		t.ranges = s.Heap && s.Where == "" && c.leader.VersionNum() >= 140000
 		c.tables = append(c.tables, t)
 		more, doubtful := c.planTable(t)
