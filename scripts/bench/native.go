@@ -39,6 +39,7 @@ type native struct {
 	empty                             []cost // the fixed costs: nothing to read
 	pgDump, pgDumpFast                []cost // -Fd -j2, and with -Z1
 	restore, pgRestore                []cost
+	binary, binaryRestore             []cost // with --copy-format binary
 	blobBytes                         int64
 	memory                            []nativeMemory
 }
@@ -66,7 +67,8 @@ func (b *bench) measureNative(ctx context.Context) (*native, error) {
 		if err := b.archiveTurn(ctx, n); err != nil {
 			return nil, err
 		}
-		b.say("pg_dump -Fd -j2 %.1f s, with -Z1 %.1f s; restore %.1f s, pg_restore -j2 %.1f s", last(n.pgDump), last(n.pgDumpFast), last(n.restore), last(n.pgRestore))
+		b.say("pg_dump -Fd -j2 %.1f s, with -Z1 %.1f s; restore %.1f s, pg_restore -j2 %.1f s; binary %.1f s, restore %.1f s",
+			last(n.pgDump), last(n.pgDumpFast), last(n.restore), last(n.pgRestore), last(n.binary), last(n.binaryRestore))
 	}
 	return n, b.nativePeaks(ctx, n)
 }
@@ -246,11 +248,26 @@ func (b *bench) archiveTurn(ctx context.Context, n *native) (err error) {
 	if _, err := b.chunked(ctx, store, mixed); err != nil {
 		return err
 	}
-	ours, err := b.timedRestore(ctx, b.command(ctx, b.binary, "restore", "single", mixed, "--target-db", "restored", "--jobs", "2",
-		"--store", store, "--pg-bin", b.cluster.BinDir, "--quiet"), "")
+	restore := func() (cost, error) {
+		return b.timedRestore(ctx, b.command(ctx, b.binary, "restore", "single", mixed, "--target-db", "restored", "--jobs", "2",
+			"--store", store, "--pg-bin", b.cluster.BinDir, "--quiet"), "")
+	}
+	ours, err := restore()
 	if err != nil {
 		return err
 	}
+	if err := errors.Join(os.RemoveAll(store), b.settle()); err != nil {
+		return err
+	}
+	binary, err := b.chunked(ctx, store, mixed, "--copy-format", "binary")
+	if err != nil {
+		return err
+	}
+	binaryRestore, err := restore()
+	if err != nil {
+		return err
+	}
+	n.binary, n.binaryRestore = append(n.binary, binary), append(n.binaryRestore, binaryRestore)
 	theirs, err := b.timedRestore(ctx, b.client(ctx, "pg_restore", "-j2", "-d", "restored", out), "CREATE DATABASE restored")
 	if err != nil {
 		return err
@@ -324,6 +341,9 @@ func (n *native) markdown() string {
 	row("incremental, 1 % of the rows appended", n.appended, "full", n.full, 0.25, false)
 	row("binary values alone, incremental, nothing changed", n.blobsUnchanged, "full", n.blobsFull, 0.02, false)
 	row("restore", n.restore, "`pg_restore -j2` of the -Z1 dump", n.pgRestore, 0.60, false)
+	row("restore of `--copy-format binary`", n.binaryRestore, "`pg_restore -j2` of the -Z1 dump", n.pgRestore, 0.60, false)
+	fmt.Fprintf(&out, "\nWith `--copy-format binary` a full run takes %s s and %.3f of the bytes.\n", listed(seconds(n.binary)),
+		median(stored(n.binary))/median(stored(n.full)))
 	rate := float64(n.blobBytes) / 1e6 / median(seconds(n.blobsFull))
 	net := float64(n.blobBytes) / 1e6 / (median(seconds(n.blobsFull)) - median(seconds(n.empty)))
 	fmt.Fprintf(&out, "\nBinary values alone: %.0f MB/s as a whole process, %.0f MB/s without the fixed costs (target 400 MB/s).\n", rate, net)
