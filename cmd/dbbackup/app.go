@@ -10,7 +10,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"dbbackup/internal/console"
 	"dbbackup/internal/fault"
+	"dbbackup/internal/report"
 )
 
 // application is one call of the program.
@@ -18,7 +20,7 @@ type application struct {
 	process
 	cli    *cli.App
 	config config
-	log    *logReporter
+	log    *console.Reporter
 
 	capNoticed bool // a level was capped, which is said once
 }
@@ -112,7 +114,7 @@ func (a *application) command(name, usage, args, examples string, flags []cli.Fl
 				return err
 			}
 			err = action(c.Context, s)
-			a.log.close()
+			a.log.Close()
 			return err
 		},
 	}
@@ -153,7 +155,7 @@ func (a *application) printError(err error) {
 		}
 	}
 	if a.logsJSON() {
-		a.printErrorJSON(text, exitCode(err), hints)
+		console.Error(a.stderr, text, report.F("exit_code", exitCode(err)), report.F("hints", append([]string{}, hints...)))
 		return
 	}
 	for i, line := range strings.Split(text, "\n") {
@@ -165,6 +167,28 @@ func (a *application) printError(err error) {
 	for _, hint := range hints {
 		fmt.Fprintf(a.stderr, "hint: %s\n", hint) //nolint:errcheck // as above
 	}
+}
+
+// logsJSON reports whether the log is JSON. Errors in the command line come
+// before there is a log, so that the arguments are looked at as they are.
+func (a *application) logsJSON() bool {
+	if a.log != nil {
+		return a.log.JSON()
+	}
+	format := a.lookup("DBBACKUP_LOG_FORMAT")
+	for i, arg := range a.args {
+		name, value, hasValue := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		switch {
+		case arg == "--":
+			return format == "json"
+		case !isFlag(arg) || name != "log-format":
+		case hasValue:
+			format = value
+		case i+1 < len(a.args):
+			format = a.args[i+1]
+		}
+	}
+	return format == "json"
 }
 
 // wantArgs checks the number of names. An empty one is what a script's unset

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"dbbackup/backup"
@@ -67,7 +66,7 @@ func (a *application) backup(ctx context.Context, s *settings, kind func(*backup
 	case result.Manifest.Unasked():
 		err = errOmissions
 	}
-	a.log.close() // the bars end before the table begins
+	a.log.Close() // the bars end before the table begins
 	summary := summarize(s, result, behind, err, began)
 	err = a.keep(err, a.printSummary(s, summary))
 	err = a.keep(err, a.pruneAfter(ctx, s, err))
@@ -86,7 +85,7 @@ func (a *application) pruneAfter(ctx context.Context, s *settings, err error) er
 	}
 	pruneErr := s.eachStore(ctx, func(place store.Place) error {
 		result, err := a.pruneStore(ctx, s, place, policy, false)
-		a.log.close()
+		a.log.Close()
 		a.log.Info("pruned", report.F("store", place.String()), report.F("kept", len(result.Keep)), report.F("removed", len(result.Deleted)))
 		return err
 	})
@@ -274,10 +273,4 @@ func plural(n int, one string) string {
 		return "1 " + one
 	}
 	return fmt.Sprintf("%d %ss", n, one)
-}
-
-// firstLine is the part of an error that fits a table.
-func firstLine(err error) string {
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
 }

@@ -13,6 +13,7 @@ import (
 	"dbbackup/backup"
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/bytesize"
+	"dbbackup/internal/console"
 	"dbbackup/internal/fault"
 	"dbbackup/internal/store"
 )
@@ -67,7 +68,7 @@ func (a *application) copySets(ctx context.Context, s *settings) (err error) {
 	}
 	result := copiedJSON{From: from.String(), To: to.String(), Sets: []string{}}
 	err = a.copyLocked(ctx, from, to, ids, &result)
-	a.log.close()
+	a.log.Close()
 	result.Seconds = time.Since(began).Seconds()
 	return a.keep(err, a.printCopied(s, result))
 }
@@ -147,6 +148,6 @@ func (a *application) printCopied(s *settings, r copiedJSON) error {
 		return p.err
 	}
 	p.line("Copied %s, %s, %s, from %s to %s in %s.", plural(len(r.Sets), "set"), plural(r.Objects, "object"),
-		bytesize.Format(r.Bytes), r.From, r.To, shortTime(r.Seconds))
+		bytesize.Format(r.Bytes), r.From, r.To, console.ShortTime(r.Seconds))
 	return p.err
 }

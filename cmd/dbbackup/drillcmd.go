@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"dbbackup/internal/backupset"
+	"dbbackup/internal/console"
 	"dbbackup/internal/drill"
 	"dbbackup/internal/fault"
 	"dbbackup/internal/pg"
@@ -65,7 +66,7 @@ func (a *application) drill(ctx context.Context, s *settings, st store.Store, ve
 		}
 	}
 	result, err := drill.Run(ctx, o)
-	a.log.close()
+	a.log.Close()
 	if err != nil {
 		err = fmt.Errorf("drill backup set %s: %w", o.Set.ID(), err)
 		verified.Result, verified.Error = "not drilled", err.Error()
@@ -153,16 +154,16 @@ func (a *application) printDrill(s *settings, verified verifiedJSON, r drill.Res
 	if len(r.Databases) == 0 {
 		return nil
 	}
-	t := newTable(nameColumns, "DATABASE", "FORMAT", ">TABLES", ">ROWS", ">INDEXES", ">TIME", "RESULT")
+	t := console.NewTable(console.NameColumns, "DATABASE", "FORMAT", ">TABLES", ">ROWS", ">INDEXES", ">TIME", "RESULT")
 	for _, d := range r.Databases {
 		rows := "-" // nobody counted them
 		if d.Compared {
 			rows = strconv.FormatInt(d.Rows, 10)
 		}
-		t.add(pgname.Printable(d.Name), string(d.Mode), strconv.FormatInt(d.Tables, 10), rows,
-			strconv.FormatInt(d.Indexes, 10), shortTime(d.Took.Seconds()), resultOf(r, d))
+		t.Add(pgname.Printable(d.Name), string(d.Mode), strconv.FormatInt(d.Tables, 10), rows,
+			strconv.FormatInt(d.Indexes, 10), console.ShortTime(d.Took.Seconds()), resultOf(r, d))
 	}
-	if err := t.print(a.stdout); err != nil {
+	if err := t.Print(a.stdout); err != nil {
 		return err
 	}
 	p := &printer{w: a.stdout}

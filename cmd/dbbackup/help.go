@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"dbbackup/internal/console"
 )
 
 // Help is laid out here, and not by the library's templates, so that every
@@ -174,7 +176,7 @@ func (p *printer) flag(f cli.Flag) {
 
 // entry prints a term and what it means, beside it or below.
 func (p *printer) entry(term, meaning string) {
-	lines := wrap(meaning, helpWidth-helpIndent)
+	lines := console.Wrap(meaning, helpWidth-helpIndent)
 	if len(term) > helpIndent-4 {
 		p.line("  %s", term)
 	} else {
@@ -190,7 +192,7 @@ func (p *printer) entry(term, meaning string) {
 // with as many spaces.
 func (p *printer) wrapped(first, text string) {
 	width := len([]rune(first))
-	for i, line := range wrap(text, helpWidth-width) {
+	for i, line := range console.Wrap(text, helpWidth-width) {
 		if i > 0 {
 			first = strings.Repeat(" ", width)
 		}
@@ -201,24 +203,6 @@ func (p *printer) wrapped(first, text string) {
 // labelled prints a text in lines beside a label.
 func (p *printer) labelled(label, format string, args ...any) {
 	p.wrapped(fmt.Sprintf("%-10s ", label), fmt.Sprintf(format, args...))
-}
-
-// wrap breaks a text at spaces into lines of at most width characters. A word
-// that is longer has a line of its own. There is always one line.
-func wrap(text string, width int) []string {
-	lines := []string{""}
-	for _, word := range strings.Fields(text) {
-		last := &lines[len(lines)-1]
-		switch {
-		case *last == "":
-			*last = word
-		case len([]rune(*last))+1+len([]rune(word)) > width:
-			lines = append(lines, word)
-		default:
-			*last += " " + word
-		}
-	}
-	return lines
 }
 
 func upperFirst(s string) string {

@@ -9,6 +9,7 @@ import (
 	"dbbackup/backup"
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/bytesize"
+	"dbbackup/internal/console"
 	"dbbackup/internal/pgname"
 	"dbbackup/internal/pgtool"
 	"dbbackup/internal/stores"
@@ -88,7 +89,7 @@ func (a *application) probe(ctx context.Context, s *settings) error {
 	for _, plan := range plans {
 		p.Databases = append(p.Databases, probeDatabase(plan))
 	}
-	a.log.close()
+	a.log.Close()
 	if s.Bool("json") {
 		return json.NewEncoder(a.stdout).Encode(p)
 	}
@@ -146,7 +147,7 @@ func (a *application) printProbe(p probed) error {
 func printProbed(out *printer, d *probedDatabase) {
 	const nameWidth = 26
 	row := func(name string, bytes int64, text string) {
-		out.wrapped(fmt.Sprintf("%-*s  %8s  ", nameWidth, cut(name, nameWidth), bytesize.Format(bytes)), text)
+		out.wrapped(fmt.Sprintf("%-*s  %8s  ", nameWidth, console.Cut(name, nameWidth), bytesize.Format(bytes)), text)
 	}
 	verdict := d.Mode + ": " + d.Why
 	if d.Problem != "" {

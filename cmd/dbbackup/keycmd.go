@@ -326,7 +326,7 @@ func (a *application) rotateStore(ctx context.Context, s *settings, place store.
 		return err
 	}
 	result, err := a.rotate(held, place, ids, keys, to)
-	a.log.close()
+	a.log.Close()
 	return a.keep(err, a.printRotated(s, place, result))
 }
 

@@ -141,7 +141,7 @@ func (s *settings) readKeys(ctx context.Context) (backupset.Keys, error) {
 		return keys, err
 	case given:
 		keys.Ring.SetPassphrase(func() (string, error) { return passphrase, nil })
-	case len(files) > 0 && s.a.canAsk():
+	case len(files) > 0 && s.a.terminal().CanAsk():
 		keys.Ring.SetPassphrase(func() (string, error) { return s.a.askSecret(ctx, "Passphrase: ") })
 	}
 	path, err := s.keyFile("trust", s.a.config.Trust, trustedFile)
@@ -263,7 +263,7 @@ func (s *settings) addPassphrase(ctx context.Context, to *seal.Recipients) error
 		return err
 	}
 	if !given {
-		if !s.a.canAsk() {
+		if !s.a.terminal().CanAsk() {
 			return nil // Validate says what is missing
 		}
 		if passphrase, err = s.a.askNewPassphrase(ctx); err != nil {
@@ -296,7 +296,7 @@ func (a *application) openSet(ctx context.Context, place store.Place, id string,
 	if err != nil {
 		return nil, err
 	}
-	if set.Locked() && a.canAsk() {
+	if set.Locked() && a.terminal().CanAsk() {
 		info, _, err := backupset.KeysOf(ctx, place, id)
 		if err != nil {
 			return nil, err
@@ -322,4 +322,12 @@ func (a *application) warnUnproven(set *backupset.Set, keys backupset.Keys) {
 		a.log.Warn("the set is signed, and nobody was named to be trusted: give --trust FILE to prove who made it",
 			report.F("set", set.ID()), report.F("signer", cmp.Or(sealed.Signer[:min(16, len(sealed.Signer))], "unknown")))
 	}
+}
+
+// askSecret asks for a passphrase.
+func (a *application) askSecret(ctx context.Context, prompt string) (string, error) {
+	if !a.terminal().CanAsk() {
+		return "", fault.New(fault.Usage, "--passphrase-file FILE, or "+passphraseVariable, "a passphrase can only be asked for on a terminal")
+	}
+	return a.terminal().AskHidden(ctx, prompt)
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // pages returns the path of every help page.
@@ -83,8 +84,8 @@ func TestExamplesAreValid(t *testing.T) {
 func wantNarrow(t *testing.T, text string) {
 	t.Helper()
 	for _, line := range strings.Split(text, "\n") {
-		if columnsOf(line) >= screenColumns {
-			t.Errorf("line of %d columns: %q", columnsOf(line), line)
+		if utf8.RuneCountInString(line) >= screenColumns {
+			t.Errorf("line of %d columns: %q", utf8.RuneCountInString(line), line)
 		}
 	}
 }

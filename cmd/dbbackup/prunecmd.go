@@ -15,6 +15,7 @@ import (
 	"dbbackup/backup"
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/bytesize"
+	"dbbackup/internal/console"
 	"dbbackup/internal/fault"
 	"dbbackup/internal/report"
 	"dbbackup/internal/retention"
@@ -77,7 +78,7 @@ func (a *application) prune(ctx context.Context, s *settings) error {
 	}
 	return s.eachStore(ctx, func(place store.Place) error {
 		result, err := a.pruneStore(ctx, s, place, policy, s.Bool("dry-run"))
-		a.log.close()
+		a.log.Close()
 		return a.keep(err, a.printPruned(s, place, result))
 	})
 }
@@ -106,7 +107,7 @@ func (a *application) pruneStore(ctx context.Context, s *settings, place store.P
 	})
 	if errors.Is(err, store.ErrDenied) { // T93: not now, and said
 		a.log.Warn("sets stay, because the store refuses to delete them; the next prune tries again", report.F("store", place.String()), report.F("because", err))
-		result.Stops = append(result.Stops, firstLine(err))
+		result.Stops = append(result.Stops, console.FirstLine(err))
 		err = errKept
 	}
 	return result, err

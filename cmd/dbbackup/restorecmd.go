@@ -10,6 +10,7 @@ import (
 
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/bytesize"
+	"dbbackup/internal/console"
 	"dbbackup/internal/fault"
 	"dbbackup/internal/pg"
 	"dbbackup/internal/pgname"
@@ -81,7 +82,7 @@ func kindWanted(o restore.Options) backupset.Kind {
 }
 
 func (a *application) carryOut(ctx context.Context, s *settings, o restore.Options, plan *restore.Plan) error {
-	a.log.close()
+	a.log.Close()
 	if s.Bool("dry-run") {
 		return a.printPlan(s, o, plan)
 	}
@@ -95,7 +96,7 @@ func (a *application) carryOut(ctx context.Context, s *settings, o restore.Optio
 		a.log.Warn("will be missing: " + omitted)
 	}
 	outcomes, err := plan.Execute(ctx)
-	a.log.close() // the bars end before the table begins
+	a.log.Close() // the bars end before the table begins
 	if plan.Lost() {
 		for _, o := range outcomes {
 			for _, l := range o.Lost {
@@ -123,7 +124,7 @@ func (a *application) confirm(ctx context.Context, s *settings, target *pg.Endpo
 		names = append(names, pgname.Printable(name))
 	}
 	where := fmt.Sprintf("on %s (system identifier %s)", target, plan.Server.SystemIdentifier)
-	if !a.canAsk() {
+	if !a.terminal().CanAsk() {
 		return fault.New(fault.Usage, "give --confirm if that is what you want", "%s this drops: %s", where, strings.Join(names, ", "))
 	}
 	ask := &printer{w: a.stderr}
@@ -135,8 +136,7 @@ func (a *application) confirm(ctx context.Context, s *settings, target *pg.Endpo
 	if ask.err != nil {
 		return ask.err
 	}
-	fmt.Fprint(a.stderr, "Type yes to go on: ") //nolint:errcheck // a terminal
-	answer, err := a.readAnswer(ctx)
+	answer, err := a.terminal().Ask(ctx, "Type yes to go on: ")
 	if err != nil {
 		return err
 	}
@@ -247,11 +247,11 @@ func (a *application) printRestored(s *settings, set string, outcomes []restore.
 	if s.Bool("json") {
 		return json.NewEncoder(a.stdout).Encode(result)
 	}
-	t := newTable(nameColumns+10, "DATABASE", "ACTION", ">SIZE", ">TIME", "RESULT")
+	t := console.NewTable(console.NameColumns+10, "DATABASE", "ACTION", ">SIZE", ">TIME", "RESULT")
 	for _, d := range result.Databases {
-		t.add(pgname.Printable(d.Name), d.Action, bytesize.Format(d.Bytes), shortTime(d.Seconds), d.Result)
+		t.Add(pgname.Printable(d.Name), d.Action, bytesize.Format(d.Bytes), console.ShortTime(d.Seconds), d.Result)
 	}
-	if err := t.print(a.stdout); err != nil {
+	if err := t.Print(a.stdout); err != nil {
 		return err
 	}
 	out := &printer{w: a.stdout}

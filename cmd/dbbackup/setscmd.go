@@ -16,6 +16,7 @@ import (
 	"dbbackup/backup"
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/bytesize"
+	"dbbackup/internal/console"
 	"dbbackup/internal/drill"
 	"dbbackup/internal/fault"
 	"dbbackup/internal/pgname"
@@ -324,7 +325,7 @@ func printSet(w io.Writer, m *backupset.Manifest) error {
 		p.labelled("Globals", "%s: %s (%s), %s", g.Object, plural(len(g.Roles), "role"), passwords, plural(len(g.Tablespaces), "tablespace"))
 		p.labelled("", "server files: %s", strings.Join(g.ServerFiles, ", "))
 	}
-	p.labelled("Resources", "%s, own memory at most %s, children's %s", shortTime(m.Resources.Seconds),
+	p.labelled("Resources", "%s, own memory at most %s, children's %s", console.ShortTime(m.Resources.Seconds),
 		bytesize.Format(m.Resources.PeakRSSBytes), bytesize.Format(m.Resources.ChildPeakRSSBytes))
 	for i := range m.Databases {
 		printDatabase(p, &m.Databases[i])
@@ -341,7 +342,7 @@ func printSet(w io.Writer, m *backupset.Manifest) error {
 func printDatabase(p *printer, d *backupset.Database) {
 	p.line("")
 	p.labelled("Database", "%s: %s, %s because %s", pgname.Printable(d.Name), bytesize.Format(d.DatabaseBytes), d.Mode, d.Why)
-	p.labelled("", "%s: %s stored (%s, ratio %.2f) in %s", d.Dump, bytesize.Format(d.StoredBytes), d.Compression, d.CompressionRatio, shortTime(d.Resources.Seconds))
+	p.labelled("", "%s: %s stored (%s, ratio %.2f) in %s", d.Dump, bytesize.Format(d.StoredBytes), d.Compression, d.CompressionRatio, console.ShortTime(d.Resources.Seconds))
 	rows := "rows not known"
 	if d.EstimatedRows >= 0 {
 		rows = fmt.Sprintf("about %d rows", d.EstimatedRows)
@@ -430,7 +431,7 @@ func (a *application) verify(ctx context.Context, s *settings) error {
 // readSet verifies a set by reading it.
 func (a *application) readSet(ctx context.Context, s *settings, set *backupset.Set) (verifiedJSON, error) {
 	problems, err := verify.Set(ctx, set, verify.Options{Quick: s.Bool("quick"), Search: s.search(), Env: a.env, Report: a.log})
-	a.log.close()
+	a.log.Close()
 	result := verifiedJSON{Set: set.ID(), Result: "ok", Quick: s.Bool("quick"), Locked: set.Locked(), Problems: []problemJSON{}}
 	for _, p := range problems {
 		severity := "warning"
@@ -469,7 +470,7 @@ func (a *application) printVerified(s *settings, set *backupset.Set, result veri
 	}
 	if result.Result == "ok" {
 		m := set.Manifest()
-		p.line("%s is sound: %s, %s; %s (%s)", m.ID, plural(len(m.Databases), "database"), plural(len(m.Objects), "object"), how, shortTime(result.Seconds))
+		p.line("%s is sound: %s, %s; %s (%s)", m.ID, plural(len(m.Databases), "database"), plural(len(m.Objects), "object"), how, console.ShortTime(result.Seconds))
 	}
 	return p.err
 }

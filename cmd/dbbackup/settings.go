@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"dbbackup/internal/bytesize"
+	"dbbackup/internal/console"
 	"dbbackup/internal/fault"
 	"dbbackup/internal/pg"
 	"dbbackup/internal/pgtool"
@@ -36,8 +37,10 @@ func (a *application) resolve(c *cli.Context) (*settings, error) {
 	if err := s.refuseEmpty("set", "target-db"); err != nil {
 		return nil, err
 	}
-	a.log, err = newLogReporter(a.stderr, s.text("log-format", a.config.LogFormat), c.Bool("quiet"),
-		columns(a.stderr), !c.Bool("no-progress"))
+	a.log, err = console.NewReporter(a.stderr, console.Options{
+		Format: s.text("log-format", a.config.LogFormat), Quiet: c.Bool("quiet"),
+		Columns: console.Columns(a.stderr), Bars: !c.Bool("no-progress"),
+	})
 	return s, err
 }
 
@@ -146,7 +149,7 @@ func (s *settings) endpoint(ctx context.Context) (*pg.Endpoint, error) {
 	}
 	if !first {
 		endpoint, err := s.resolveEndpoint(ctx, params)
-		if never || !errors.Is(err, pg.ErrNoPassword) || !s.a.canAsk() {
+		if never || !errors.Is(err, pg.ErrNoPassword) || !s.a.terminal().CanAsk() {
 			return endpoint, err
 		}
 	}
@@ -154,6 +157,19 @@ func (s *settings) endpoint(ctx context.Context) (*pg.Endpoint, error) {
 		return nil, err
 	}
 	return s.resolveEndpoint(ctx, params)
+}
+
+// terminal is where questions are asked, if somebody is there.
+func (a *application) terminal() console.Terminal {
+	return console.Terminal{In: a.stdin, Out: a.stderr}
+}
+
+// askPassword asks for the password of the connection.
+func (a *application) askPassword(ctx context.Context) (string, error) {
+	if !a.terminal().CanAsk() {
+		return "", fault.New(fault.Usage, "without one: ~/.pgpass (mode 0600) or PGPASSWORD", "a password can only be asked for on a terminal")
+	}
+	return a.terminal().AskHidden(ctx, "Password: ")
 }
 
 func (s *settings) resolveEndpoint(ctx context.Context, params pg.Params) (*pg.Endpoint, error) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"dbbackup/internal/backupset"
+	"dbbackup/internal/console"
 	"dbbackup/internal/fault"
 	"dbbackup/internal/report"
 	"dbbackup/internal/store"
@@ -214,7 +215,7 @@ func (a *application) findSet(ctx context.Context, s *settings, ref string, want
 	}
 	if a.passOn(best[1:]); len(refs) > 1 {
 		for _, err := range errs {
-			a.log.Warn("a store was passed over", report.F("because", firstLine(err)))
+			a.log.Warn("a store was passed over", report.F("because", console.FirstLine(err)))
 		}
 		a.log.Info("using store", report.F("store", f.place.String()))
 	}

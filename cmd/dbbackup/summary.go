@@ -11,6 +11,7 @@ import (
 	"dbbackup/backup"
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/bytesize"
+	"dbbackup/internal/console"
 	"dbbackup/internal/fault"
 	"dbbackup/internal/pgname"
 )
@@ -88,11 +89,11 @@ func (a *application) printSummary(s *settings, sum summary) error {
 	if len(sum.Databases) == 0 {
 		return nil
 	}
-	t := newTable(nameColumns, "DATABASE", ">SIZE", "FORMAT", ">STORED", ">RATIO", ">MB/s", ">TIME", "RESULT")
+	t := console.NewTable(console.NameColumns, "DATABASE", ">SIZE", "FORMAT", ">STORED", ">RATIO", ">MB/s", ">TIME", "RESULT")
 	for _, d := range sum.Databases {
-		t.add(d.cells()...)
+		t.Add(d.cells()...)
 	}
-	if err := t.print(a.stdout); err != nil {
+	if err := t.Print(a.stdout); err != nil {
 		return err
 	}
 	return sum.printEnd(a.stdout)
@@ -107,7 +108,7 @@ func (d databaseSummary) cells() []string {
 		perSecond = float64(d.Bytes) / d.Seconds / (1 << 20)
 	}
 	return []string{pgname.Printable(d.Name), bytesize.Format(d.Bytes), d.Mode, bytesize.Format(d.StoredBytes),
-		fmt.Sprintf("%.2f", d.Ratio), fmt.Sprintf("%.4g", math.Round(perSecond*10)/10), shortTime(d.Seconds), d.Result}
+		fmt.Sprintf("%.2f", d.Ratio), fmt.Sprintf("%.4g", math.Round(perSecond*10)/10), console.ShortTime(d.Seconds), d.Result}
 }
 
 func (sum summary) printEnd(w io.Writer) error {
@@ -115,7 +116,7 @@ func (sum summary) printEnd(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "\nNo backup set was made.\n")
 		return err
 	}
-	if _, err := fmt.Fprintf(w, "\nBackup set %s: %s in %s\n", sum.Set, bytesize.Format(sum.Stored), shortTime(sum.Seconds)); err != nil {
+	if _, err := fmt.Fprintf(w, "\nBackup set %s: %s in %s\n", sum.Set, bytesize.Format(sum.Stored), console.ShortTime(sum.Seconds)); err != nil {
 		return err
 	}
 	for _, b := range sum.Behind {
@@ -153,12 +154,4 @@ func printOmissions(w io.Writer, omissions []backupset.Omission) error {
 		p.wrapped("  - ", where+": "+o.Object+": "+o.Reason)
 	}
 	return p.err
-}
-
-func shortTime(seconds float64) string {
-	d := time.Duration(seconds * float64(time.Second))
-	if d < 10*time.Second {
-		return d.Round(10 * time.Millisecond).String()
-	}
-	return d.Round(time.Second).String()
 }

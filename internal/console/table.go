@@ -1,4 +1,4 @@
-package main
+package console
 
 import (
 	"fmt"
@@ -6,19 +6,19 @@ import (
 	"strings"
 )
 
-// table is a result in columns that fits a screen: two spaces between columns,
+// Table is a result in columns that fits a screen: two spaces between columns,
 // none at the end of a line, and names cut to a width. What is cut is whole in
 // the JSON.
-type table struct {
+type Table struct {
 	nameWidth int
 	right     []bool
 	rows      [][]string
 }
 
-// newTable begins a table. The first column holds names; a heading that begins
+// NewTable begins a table. The first column holds names; a heading that begins
 // with > is of a column of numbers, which are aligned to the right.
-func newTable(nameWidth int, headings ...string) *table {
-	t := &table{nameWidth: nameWidth}
+func NewTable(nameWidth int, headings ...string) *Table {
+	t := &Table{nameWidth: nameWidth}
 	for i, heading := range headings {
 		text, right := strings.CutPrefix(heading, ">")
 		headings[i], t.right = text, append(t.right, right)
@@ -27,13 +27,14 @@ func newTable(nameWidth int, headings ...string) *table {
 	return t
 }
 
-// add adds a row, a cell for each heading.
-func (t *table) add(cells ...string) {
-	cells[0] = cut(cells[0], t.nameWidth)
+// Add adds a row, a cell for each heading.
+func (t *Table) Add(cells ...string) {
+	cells[0] = Cut(cells[0], t.nameWidth)
 	t.rows = append(t.rows, cells)
 }
 
-func (t *table) print(w io.Writer) error {
+// Print writes the table.
+func (t *Table) Print(w io.Writer) error {
 	widths := make([]int, len(t.right))
 	for _, row := range t.rows {
 		for i, cell := range row {
@@ -56,8 +57,8 @@ func (t *table) print(w io.Writer) error {
 	return nil
 }
 
-// cut shortens a text to a width.
-func cut(text string, width int) string {
+// Cut shortens a text to a width.
+func Cut(text string, width int) string {
 	if runes := []rune(text); len(runes) > width {
 		return string(runes[:width-1]) + "…"
 	}

@@ -1,4 +1,4 @@
-package main
+package console
 
 import (
 	"fmt"
@@ -12,15 +12,17 @@ import (
 	"dbbackup/internal/pgname"
 )
 
+// NameColumns is the width of a name at the beginning of a table's row or a bar.
+const NameColumns = 18
+
 // Columns of a bar's line, which is 78 wide in all.
 const (
-	nameColumns = 18
-	barColumns  = 22
-	refresh     = 200 * time.Millisecond
+	barColumns = 22
+	refresh    = 200 * time.Millisecond
 )
 
 // beginBar adds a task's bar, above the one of the total.
-func (r *logReporter) beginBar(name string, expected int64) *barTask {
+func (r *Reporter) beginBar(name string, expected int64) *barTask {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.bars == nil {
@@ -30,7 +32,7 @@ func (r *logReporter) beginBar(name string, expected int64) *barTask {
 	if r.total == nil && r.tasks.count > 1 {
 		r.total = &totalBar{bar: newBar(r.bars, "total", r.tasks.expected, mpb.BarPriority(1<<20)), expected: r.tasks.expected}
 	}
-	return &barTask{r: r, name: name, expected: expected, bar: newBar(r.bars, cut(pgname.Printable(name), nameColumns), expected), total: r.total, began: time.Now()}
+	return &barTask{r: r, name: name, expected: expected, bar: newBar(r.bars, Cut(pgname.Printable(name), NameColumns), expected), total: r.total, began: time.Now()}
 }
 
 // newBar makes a bar that ends when it is told to, and not when an estimate
@@ -41,7 +43,7 @@ func newBar(bars *mpb.Progress, name string, expected int64, options ...mpb.BarO
 		return decor.Any(func(s decor.Statistics) string { return text(s.Current, s.Total) }, decor.WC{W: width})
 	}
 	bar := bars.New(0, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"), append(options,
-		mpb.PrependDecorators(decor.Name(name, decor.WC{W: nameColumns, C: decor.DindentRight})),
+		mpb.PrependDecorators(decor.Name(name, decor.WC{W: NameColumns, C: decor.DindentRight})),
 		mpb.AppendDecorators(
 			column(4, percent),
 			column(10, func(done, _ int64) string { return bytesize.Format(done) }),
@@ -101,7 +103,7 @@ func (t *totalBar) moved(bytes, correction int64) {
 
 // barTask is a task on a terminal.
 type barTask struct {
-	r        *logReporter
+	r        *Reporter
 	name     string
 	expected int64
 	bar      *mpb.Bar

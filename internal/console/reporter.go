@@ -1,9 +1,7 @@
-package main
+package console
 
 import (
-	"fmt"
 	"io"
-	"strings"
 	"sync"
 	"time"
 
@@ -15,11 +13,12 @@ import (
 	"dbbackup/internal/report"
 )
 
-// logReporter writes what the verbs report to standard error: as log lines,
-// and on a terminal also as one bar per task and one for their total.
-type logReporter struct {
+// Reporter is a report.Reporter that writes log lines, and on a terminal also one bar
+// per task and one for their total.
+type Reporter struct {
 	log     *logrus.Logger
 	out     io.Writer
+	json    bool
 	hasBars bool // on a terminal, where somebody looks
 
 	mu    sync.Mutex
@@ -34,51 +33,72 @@ type announced struct {
 	expected int64
 }
 
-// newLogReporter logs in a format, text or json. columns is the width of the
-// terminal, or 0 where there is none.
-func newLogReporter(w io.Writer, format string, quiet bool, columns int, bars bool) (*logReporter, error) {
-	r := &logReporter{log: logrus.New(), out: w, hasBars: bars && columns > 0 && !quiet && format == "text"}
+// Options are how a Reporter writes.
+type Options struct {
+	Format  string // text or json
+	Quiet   bool   // warnings only, and no bars
+	Columns int    // of the terminal; 0 where there is none
+	Bars    bool   // on a terminal, in text
+}
+
+// NewReporter returns a Reporter that writes to w. The caller closes it.
+func NewReporter(w io.Writer, o Options) (*Reporter, error) {
+	r := &Reporter{log: logrus.New(), out: w, hasBars: o.Bars && o.Columns > 0 && !o.Quiet && o.Format == "text"}
 	r.log.SetOutput(w)
-	if quiet {
+	if o.Quiet {
 		r.log.SetLevel(logrus.WarnLevel)
 	}
-	switch format {
+	switch o.Format {
 	case "json":
+		r.json = true
 		r.log.SetFormatter(jsonLines{})
 	case "text":
-		r.log.SetFormatter(textLines{columns: columns})
+		r.log.SetFormatter(textLines{columns: o.Columns})
 	default:
-		return nil, fault.New(fault.Usage, "", "--log-format: %q is neither text nor json", format)
+		return nil, fault.New(fault.Usage, "", "--log-format: %q is neither text nor json", o.Format)
 	}
 	return r, nil
 }
 
-func (r *logReporter) Info(message string, fields ...report.Field) {
+// JSON reports whether the lines are JSON.
+func (r *Reporter) JSON() bool { return r.json }
+
+// Error writes an error as the last line of a log in JSON.
+func Error(w io.Writer, text string, fields ...report.Field) {
+	log := logrus.New()
+	log.SetOutput(w)
+	log.SetFormatter(jsonLines{})
+	log.WithFields(ordered(fields)).Error(text)
+}
+
+// Info implements report.Reporter.
+func (r *Reporter) Info(message string, fields ...report.Field) {
 	r.log.WithFields(ordered(fields)).Info(message)
 }
 
-func (r *logReporter) Warn(message string, fields ...report.Field) {
+// Warn implements report.Reporter.
+func (r *Reporter) Warn(message string, fields ...report.Field) {
 	r.log.WithFields(ordered(fields)).Warn(message)
 }
 
 // Tasks announces tasks, for a bar that sums them up.
-func (r *logReporter) Tasks(count int, expectedBytes int64) {
+func (r *Reporter) Tasks(count int, expectedBytes int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.tasks = announced{count, expectedBytes}
 }
 
 // Task begins a bar on a terminal, and else a line now and then.
-func (r *logReporter) Task(name string, expectedBytes int64) report.Task {
+func (r *Reporter) Task(name string, expectedBytes int64) report.Task {
 	if !r.hasBars {
 		return &lineTask{r: r, name: name, expected: expectedBytes, began: time.Now(), said: time.Now()}
 	}
 	return r.beginBar(name, expectedBytes)
 }
 
-// close ends the bars. Log lines still work after it, and a new task begins
+// Close ends the bars. Log lines still work after it, and a new task begins
 // new bars.
-func (r *logReporter) close() {
+func (r *Reporter) Close() {
 	r.mu.Lock()
 	bars, total := r.bars, r.total
 	r.bars, r.total, r.tasks = nil, nil, announced{}
@@ -98,7 +118,7 @@ const sayEvery = 30 * time.Second
 
 // lineTask is a task in cron's mail.
 type lineTask struct {
-	r        *logReporter
+	r        *Reporter
 	name     string
 	expected int64
 	began    time.Time
@@ -143,43 +163,11 @@ func (t *lineTask) End(err error) {
 
 // ended says how a task ended. Its error is printed once, at the end of the
 // command; here only where in the order of things it happened.
-func (r *logReporter) ended(name string, bytes int64, took time.Duration, err error) {
-	fields := []report.Field{report.F("task", name), report.F("bytes", bytesize.Format(bytes)), report.F("took", shortTime(took.Seconds()))}
+func (r *Reporter) ended(name string, bytes int64, took time.Duration, err error) {
+	fields := []report.Field{report.F("task", name), report.F("bytes", bytesize.Format(bytes)), report.F("took", ShortTime(took.Seconds()))}
 	if err != nil {
-		r.Warn("failed", append(fields, report.F("because", firstLine(err)))...)
+		r.Warn("failed", append(fields, report.F("because", FirstLine(err)))...)
 		return
 	}
 	r.Info("done", fields...)
-}
-
-// logsJSON reports whether the log is JSON. Errors in the command line come
-// before there is a log, so that the arguments are looked at as they are.
-func (a *application) logsJSON() bool {
-	if a.log != nil {
-		_, isJSON := a.log.log.Formatter.(jsonLines)
-		return isJSON
-	}
-	format := a.lookup("DBBACKUP_LOG_FORMAT")
-	for i, arg := range a.args {
-		name, value, hasValue := strings.Cut(strings.TrimLeft(arg, "-"), "=")
-		switch {
-		case arg == "--":
-			return format == "json"
-		case !isFlag(arg) || name != "log-format":
-		case hasValue:
-			format = value
-		case i+1 < len(a.args):
-			format = a.args[i+1]
-		}
-	}
-	return format == "json"
-}
-
-// printErrorJSON is the last line of a log in JSON.
-func (a *application) printErrorJSON(text string, code int, hints []string) {
-	log := logrus.New()
-	log.SetOutput(a.stderr)
-	log.SetFormatter(jsonLines{})
-	log.WithFields(ordered([]report.Field{report.F("exit_code", code), report.F("hints", append([]string{}, hints...))})).
-		Error(fmt.Sprint(text))
 }

@@ -1,4 +1,4 @@
-package main
+package console
 
 import (
 	"bytes"
@@ -94,7 +94,7 @@ func fitted(parts []string, width int) []string {
 			lines[n-1] += "  " + part
 			continue
 		}
-		lines = append(lines, wrap(part, width)...)
+		lines = append(lines, Wrap(part, width)...)
 	}
 	return lines
 }
