@@ -2,6 +2,7 @@ package pg
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -96,6 +97,11 @@ func (e *Endpoint) settle(ctx context.Context, conn *Conn) (err error) {
 	e.params["host"], e.params["port"], e.params["user"] = e.Host, strconv.Itoa(e.Port), e.User
 	if addr, ok := conn.c.PgConn().Conn().RemoteAddr().(*net.TCPAddr); ok && net.ParseIP(e.Host) == nil {
 		e.params["hostaddr"] = addr.IP.String() // a name may stand for several servers
+	}
+	if _, isTLS := conn.c.PgConn().Conn().(*tls.Conn); !isTLS && cfg.TLSConfig != nil {
+		// A server without TLS, which was preferred: pgx would ask for it first each time,
+		// by a connection of its own. Should it come to have TLS, that is still tried.
+		e.params["sslmode"] = "allow"
 	}
 	e.version = conn.version
 	e.pooled, err = conn.pooled(ctx)

@@ -1,12 +1,14 @@
 package pg
 
 import (
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -197,5 +199,83 @@ func TestChildrensOptions(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	if want := "off|5MB|0|0\n"; err != nil || string(out) != want {
 		t.Errorf("%v, %q, want %q", err, out, want)
+	}
+}
+
+// counting forwards connections to a server and counts them.
+func counting(t *testing.T, to string) (port string, count func() int64) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	var n atomic.Int64
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			n.Add(1)
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				_ = in.Close()
+				continue
+			}
+			forward := func(to, from net.Conn) {
+				_, _ = io.Copy(to, from)
+				_ = to.Close()
+			}
+			go forward(in, out)
+			go forward(out, in)
+		}
+	}()
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port), n.Load
+}
+
+// A server without TLS is asked for it once, and not by each connection, which would
+// make two of it; one with TLS is always asked.
+func TestTLSIsAskedForOnce(t *testing.T) {
+	plain := shared.Cluster(t)
+	secure := shared.Start(t, pgtest.WithTLS("127.0.0.1"))
+	for name, tt := range map[string]struct {
+		c       *pgtest.Cluster
+		sslmode string
+	}{
+		"none there":    {plain, ""},
+		"none wanted":   {plain, "disable"},
+		"there":         {secure, ""},
+		"there, wanted": {secure, "require"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			port, count := counting(t, net.JoinHostPort("127.0.0.1", strconv.Itoa(tt.c.Port)))
+			params := Params{"host": "127.0.0.1", "port": port, "user": tt.c.User, "password": tt.c.Password}
+			if tt.sslmode != "" {
+				params["sslmode"] = tt.sslmode
+			}
+			e, err := Resolve(t.Context(), Options{Params: params})
+			if err != nil {
+				t.Fatal(err)
+			}
+			resolved := count()
+			for range 3 {
+				conn, err := e.Connect(t.Context(), "postgres")
+				if err != nil {
+					t.Fatal(err)
+				}
+				secured, err := value[bool](t.Context(), conn, "ask", "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if secured != (tt.c == secure) {
+					t.Errorf("TLS: %t, want %t", secured, tt.c == secure)
+				}
+				_ = conn.Close(t.Context())
+			}
+			if got := count() - resolved; got != 3 {
+				t.Errorf("3 sessions took %d connections", got)
+			}
+		})
 	}
 }
