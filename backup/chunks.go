@@ -101,19 +101,15 @@ func (r *run) openOlder(ctx context.Context) error {
 	if !r.o.Incremental {
 		return nil
 	}
-	entries, err := backupset.List(ctx, r.o.Store, r.o.reads()...)
-	if err != nil {
-		return err
-	}
 	wanted := map[string]int{} // by database; of a cluster's many sets only the newest are opened
 	for _, p := range r.plans {
 		if p.mode == backupset.Chunked && p.problem == nil {
 			wanted[p.database.Name] = basesLookedAt
 		}
 	}
-	for _, e := range slices.Backward(entries) {
+	for _, e := range r.stock.complete() {
 		// What is encrypted refers to what is encrypted, and nothing else does.
-		if e.Status != backupset.StatusComplete || !wants(wanted, e.Databases) || (e.Sealed != nil) != (r.o.Sealing != nil) {
+		if !wants(wanted, e.Databases) || (e.Sealed != nil) != (r.o.Sealing != nil) {
 			continue
 		}
 		set, err := r.openBase(ctx, e.ID)
@@ -144,15 +140,9 @@ func count(wanted map[string]int, m *backupset.Manifest) {
 	}
 }
 
-// openBase opens a set that an incremental run may refer to: one that is in every
-// store that the run writes to. Without an error it may be none.
+// openBase opens a set that an incremental run may refer to. Without an error it
+// may be none.
 func (r *run) openBase(ctx context.Context, id string) (*backupset.Set, error) {
-	if several, ok := r.o.Store.(store.Several); ok {
-		everywhere, err := several.Everywhere(ctx, id+"/"+backupset.ManifestName)
-		if err != nil || !everywhere {
-			return nil, err
-		}
-	}
 	set, err := backupset.Open(ctx, r.o.Store, id, r.o.reads()...)
 	if fault.Is(err, fault.WrongKey) {
 		r.o.Report.Warn("a set cannot be started from; looking for an older one", report.F("set", id), report.F("because", err))
@@ -243,11 +233,7 @@ func (r *run) reopen(ctx context.Context) (err error) {
 // dropSuperseded removes what interrupted runs left that were asked for the same
 // as the run that has just succeeded: nobody would go on with them now.
 func (r *run) dropSuperseded(ctx context.Context) error {
-	resumable, err := backupset.Resumable(ctx, r.o.Store)
-	if err != nil {
-		return err
-	}
-	for _, id := range resumable {
+	for _, id := range r.stock.resumable() {
 		former, err := askedFor(ctx, r.o, id)
 		if fault.Is(err, fault.Precondition) || fault.Is(err, fault.WrongKey) {
 			// What it was asked for cannot be read here. A whole set of the same

@@ -16,7 +16,11 @@ import (
 // things that were. The caller holds the store's lock: what a living run is
 // writing looks the same.
 func Clean(ctx context.Context, place store.Place, r report.Reporter) (int, error) {
-	return clean(ctx, place, r, false)
+	found, err := backupset.ListFolders(ctx, place)
+	if err != nil {
+		return 0, err
+	}
+	return clean(ctx, place, found, found.Unfinished, r)
 }
 
 // placesOf are the stores that a place stands for, which are looked at one by one:
@@ -28,40 +32,27 @@ func placesOf(place store.Place) []store.Place {
 	return []store.Place{place}
 }
 
-// clean is Clean that may keep what `resume` could go on with.
-func clean(ctx context.Context, place store.Place, r report.Reporter, keepResumable bool) (removed int, err error) {
-	places := placesOf(place)
-	for _, one := range places {
-		n, err := cleanOne(ctx, one, r, keepResumable)
-		removed += n
-		refused := errors.Is(err, store.ErrDenied) || fault.Is(err, fault.Precondition)
+// clean removes what killed runs left and nobody could go on with.
+func (r *run) clean(ctx context.Context) error {
+	for _, place := range placesOf(r.o.Store) {
+		found := &r.stock[place].Folders
+		hopeless := slices.DeleteFunc(slices.Clone(found.Unfinished), func(id string) bool { return slices.Contains(found.Resumable, id) })
+		_, err := clean(ctx, place, found, hopeless, r.o.Report)
 		switch {
 		case err == nil:
-		case keepResumable && refused && ctx.Err() == nil: // a run needs no more than to write
-			r.Info("what killed runs left stays until gc is run by somebody who may remove it", report.F("store", one.String()), report.F("because", err))
-		case len(places) > 1:
-			return removed, fmt.Errorf("store %s: %w", one, err)
+		case ctx.Err() == nil && (errors.Is(err, store.ErrDenied) || fault.Is(err, fault.Precondition)): // a run needs no more than to write
+			r.o.Report.Info("what killed runs left stays until gc is run by somebody who may remove it", report.F("store", place.String()), report.F("because", err))
 		default:
-			return removed, err
+			return fmt.Errorf("store %s: %w", place, err)
 		}
 	}
-	return removed, nil
+	return nil
 }
 
-func cleanOne(ctx context.Context, place store.Place, r report.Reporter, keepResumable bool) (int, error) {
-	if tidied, err := backupset.Tidy(ctx, place); err != nil {
+// clean removes from one store what is found there, and of the unfinished sets some.
+func clean(ctx context.Context, place store.Place, found *backupset.Folders, unfinished []string, r report.Reporter) (int, error) {
+	if tidied, err := found.Tidy(ctx); err != nil {
 		return len(tidied), err
-	}
-	unfinished, err := backupset.Unfinished(ctx, place)
-	if err != nil {
-		return 0, err
-	}
-	if keepResumable {
-		resumable, err := backupset.Resumable(ctx, place)
-		if err != nil {
-			return 0, err
-		}
-		unfinished = slices.DeleteFunc(unfinished, func(id string) bool { return slices.Contains(resumable, id) })
 	}
 	for _, id := range unfinished {
 		if err := backupset.RemoveUnfinished(ctx, place, id); err != nil {
@@ -88,12 +79,25 @@ func cleanOne(ctx context.Context, place store.Place, r report.Reporter, keepRes
 // of use only where each set costs a round trip, and what goes wrong costs nothing
 // but time.
 func Catalog(ctx context.Context, place store.Place, r report.Reporter) {
-	for _, one := range placesOf(place) {
-		if _, local := one.(store.Local); local {
-			continue
-		}
-		if err := backupset.WriteCatalog(ctx, one); err != nil {
-			r.Info("no catalog of the store was written", report.F("store", one.String()), report.F("because", err))
-		}
+	if _, local := place.(store.Local); local {
+		return
+	}
+	found, err := backupset.Look(ctx, place)
+	if err == nil {
+		err = found.WriteCatalog(ctx)
+	}
+	sayNoCatalog(err, place, r)
+}
+
+// catalog is Catalog of what the run found, and of the set that it made.
+func (r *run) catalog(ctx context.Context) {
+	for _, place := range placesOf(r.o.Store) {
+		sayNoCatalog(r.stock[place].WriteCatalog(ctx, r.set.ID()), place, r.o.Report)
+	}
+}
+
+func sayNoCatalog(err error, place store.Place, r report.Reporter) {
+	if err != nil {
+		r.Info("no catalog of the store was written", report.F("store", place.String()), report.F("because", err))
 	}
 }

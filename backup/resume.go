@@ -39,11 +39,11 @@ func (o Options) asked() ([]byte, error) {
 // Resuming completes options by what the run that o.Resume names was asked for.
 // The name may be Latest, an id, or the beginning of one.
 func Resuming(ctx context.Context, o Options) (Options, error) {
-	ids, err := backupset.Resumable(ctx, o.Store)
+	folders, err := backupset.ListFolders(ctx, o.Store)
 	if err != nil {
 		return o, err
 	}
-	id, err := chooseResumable(ids, o.Resume)
+	id, err := chooseResumable(folders.Resumable, o.Resume)
 	if err != nil {
 		return o, err
 	}

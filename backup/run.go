@@ -45,6 +45,7 @@ type run struct {
 	pool    *pgcopy.Pool // of the sessions that read chunks
 	rate    *rate.Limiter
 	bases   map[string]*pgcopy.Base // of a resumed run, by database
+	stock   stock                   // of the store, from when it was locked
 	older   []*backupset.Set        // an incremental run's, the newest first
 
 	mu       sync.Mutex // for what several databases add to
@@ -68,7 +69,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	}
 	result, err := r.locked(held)
 	if err == nil {
-		Catalog(held, r.o.Store, r.o.Report)
+		r.catalog(held)
 	}
 	return result, errors.Join(err, release())
 }
@@ -76,6 +77,9 @@ func Run(ctx context.Context, o Options) (Result, error) {
 // locked is the part of a run that holds the store's lock.
 func (r *run) locked(ctx context.Context) (Result, error) {
 	if err := r.plan(ctx); err != nil {
+		return Result{}, err
+	}
+	if err := r.takeStock(ctx); err != nil {
 		return Result{}, err
 	}
 	if err := r.checkSpace(ctx); err != nil {
@@ -87,7 +91,7 @@ func (r *run) locked(ctx context.Context) (Result, error) {
 	if err := r.awaitCalm(ctx); err != nil {
 		return Result{}, err
 	}
-	if _, err := clean(ctx, r.o.Store, r.o.Report, true); err != nil {
+	if err := r.clean(ctx); err != nil {
 		return Result{}, err
 	}
 	if err := r.begin(ctx); err != nil {
@@ -176,13 +180,11 @@ func (r *run) openSet(ctx context.Context) error {
 	if r.o.Kind == backupset.Single {
 		prefix = setPrefix(r.o.Database)
 	}
-	ids, err := backupset.IDs(ctx, r.o.Store)
+	set, err := backupset.Create(ctx, r.o.Store, backupset.NewID(prefix, r.started, r.stock.ids()), r.o.writes()...)
 	if err != nil {
 		return err
 	}
-	if r.set, err = backupset.Create(ctx, r.o.Store, backupset.NewID(prefix, r.started, ids), r.o.writes()...); err != nil {
-		return err
-	}
+	r.set = set
 	if !r.chunked() {
 		return nil
 	}

@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"slices"
 
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/bytesize"
@@ -29,9 +30,9 @@ type estimate struct {
 // checkSpace compares the estimate with what is free, before anything is
 // written. A guess only warns, unless a tenth of it would not fit either.
 func (r *run) checkSpace(ctx context.Context) error {
-	need, err := r.estimate(ctx)
-	if err != nil || !r.o.SpaceCheck {
-		return err
+	need := r.estimate(ctx)
+	if !r.o.SpaceCheck {
+		return nil
 	}
 	roomy, ok := r.o.Store.(store.Roomy)
 	if !ok {
@@ -60,11 +61,8 @@ func (r *run) checkSpace(ctx context.Context) error {
 	return nil
 }
 
-func (r *run) estimate(ctx context.Context) (estimate, error) {
-	former, err := r.formerRatios(ctx)
-	if err != nil {
-		return estimate{}, err
-	}
+func (r *run) estimate(ctx context.Context) estimate {
+	former := r.formerRatios(ctx)
 	need := estimate{files: inodesPerSet}
 	for i := range r.plans {
 		p := &r.plans[i]
@@ -86,23 +84,17 @@ func (r *run) estimate(ctx context.Context) (estimate, error) {
 		}
 		need.bytes += p.expected
 	}
-	return need, nil
+	return need
 }
 
 // learnFrom is how many of the newest sets are looked at for former ratios.
 const learnFrom = 10
 
 // formerRatios are stored bytes over database bytes, from the newest sets.
-func (r *run) formerRatios(ctx context.Context) (map[string]float64, error) {
-	entries, err := backupset.List(ctx, r.o.Store)
-	if err != nil {
-		return nil, err
-	}
+func (r *run) formerRatios(ctx context.Context) map[string]float64 {
+	entries := r.stock.complete()
 	ratios := map[string]float64{}
-	for _, e := range entries[max(0, len(entries)-learnFrom):] { // oldest first: the newest wins
-		if e.Status != backupset.StatusComplete {
-			continue
-		}
+	for _, e := range slices.Backward(entries[:min(learnFrom, len(entries))]) { // the newest wins
 		set, err := backupset.Open(ctx, r.o.Store, e.ID)
 		if err != nil {
 			continue // list says what is wrong with it
@@ -113,7 +105,7 @@ func (r *run) formerRatios(ctx context.Context) (map[string]float64, error) {
 			}
 		}
 	}
-	return ratios, nil
+	return ratios
 }
 
 // free asks the store what it can still take; nil where it does not know.

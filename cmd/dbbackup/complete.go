@@ -130,11 +130,11 @@ func (a *application) setNames(ctx context.Context, words []string) []string {
 		return nil
 	}
 	defer place.Close() //nolint:errcheck // only read
-	ids, err := backupset.IDs(ctx, place)
+	folders, err := backupset.ListFolders(ctx, place)
 	if err != nil {
 		return nil
 	}
-	return append(ids, backupset.Latest)
+	return append(folders.IDs, backupset.Latest)
 }
 
 // completion prints what a shell sources. It asks the program itself.

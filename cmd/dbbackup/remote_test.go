@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -264,4 +265,33 @@ func TestT93LocksOfBasesAreExtended(t *testing.T) {
 		t.Errorf("%s is locked until %s, as before; the set that refers to it is locked for longer", base, again)
 	}
 	r.run(t, nil, "verify").must(t, exitOK)
+}
+
+// A run lists all that is in a bucket once, however many sets that is, and beside it
+// a few folders: the lock's, the catalog's, its own and its bases'.
+func TestRunListsABucketOnce(t *testing.T) {
+	t.Parallel()
+	c, s := shared.Cluster(t), startBucket(t)
+	proxy := startFaultproxy(t, s)
+	r, db := at(s, proxy.URL, "pre", ""), smallDatabase(t, c)
+	for run := range 4 {
+		proxy.Set()
+		r.run(t, c, chunkedInto(db, "--incremental")...).must(t, exitOK)
+		var pages, folders []string
+		for _, request := range proxy.Requests() {
+			_, query, _ := strings.Cut(request, "?")
+			if q, err := url.ParseQuery(query); err != nil {
+				t.Fatal(err)
+			} else if q.Get("list-type") != "2" || q.Get("max-keys") == "1" { // whether the bucket is there
+				continue
+			} else if prefix := q.Get("prefix"); prefix == "pre/" {
+				pages = append(pages, request)
+			} else {
+				folders = append(folders, prefix)
+			}
+		}
+		if len(pages) != 1 || len(folders) > 8 {
+			t.Errorf("run %d listed all of the store in %d pages, and %d folders: %q", run, len(pages), len(folders), folders)
+		}
+	}
 }

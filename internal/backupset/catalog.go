@@ -11,7 +11,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 
 	"dbbackup/internal/store"
 )
@@ -87,23 +86,24 @@ func readCatalog(ctx context.Context, st store.Store) map[string]remembered {
 	return known
 }
 
-// WriteCatalog writes down what List finds, when enough of it is new, so that it
-// is quick where each set costs a round trip. The caller holds the store's lock.
-func WriteCatalog(ctx context.Context, st store.Store) error {
-	l := lister{st: st, remember: true, known: readCatalog(ctx, st)}
-	if _, err := l.list(ctx); err != nil {
-		return fmt.Errorf("write the catalog: %w", err)
-	}
-	if fresh := len(l.fresh); fresh < catalogLeast || fresh*catalogShare < len(l.known) {
+// WriteCatalog writes down what the survey found, and what sets are that were made
+// since, when enough of it is new, so that List is quick where each set costs a round
+// trip. What changed in the meantime is looked at again by who reads it. The caller
+// holds the store's lock. Of a survey without a catalog nothing is written.
+func (s *Survey) WriteCatalog(ctx context.Context, made ...string) error {
+	if fresh := len(s.fresh) + len(made); fresh < catalogLeast || fresh*catalogShare < len(s.known) {
 		return nil
 	}
-	text, err := json.Marshal(catalog{Version: catalogVersion, Sets: l.remembered()})
+	if err := s.again(ctx, made); err != nil {
+		return fmt.Errorf("write the catalog: %w", err)
+	}
+	text, err := json.Marshal(catalog{Version: catalogVersion, Sets: s.remembered()})
 	if err != nil {
 		return fmt.Errorf("write the catalog: %w", err)
 	}
 	var older []string
 	next := 1
-	err = st.List(ctx, catalogFolder+"/", func(info store.Info) error {
+	err = s.st.List(ctx, catalogFolder+"/", func(info store.Info) error {
 		older = append(older, info.Key)
 		var n int
 		if _, err := fmt.Sscanf(strings.TrimPrefix(info.Key, catalogFolder+"/"), "%d.json", &n); err == nil {
@@ -112,11 +112,11 @@ func WriteCatalog(ctx context.Context, st store.Store) error {
 		return nil
 	})
 	if err == nil {
-		err = put(ctx, st, fmt.Sprintf("%s/%08d.json", catalogFolder, next), text)
+		err = put(ctx, s.st, fmt.Sprintf("%s/%08d.json", catalogFolder, next), text)
 	}
 	for _, key := range older {
 		if err == nil {
-			err = st.Delete(ctx, key)
+			err = s.st.Delete(ctx, key)
 		}
 	}
 	if err != nil && !errors.Is(err, store.ErrDenied) {
@@ -125,82 +125,64 @@ func WriteCatalog(ctx context.Context, st store.Store) error {
 	return nil
 }
 
-// lister examines the sets of a store.
-type lister struct {
-	st    store.Store
-	trust Option
-	known map[string]remembered // nil: nothing is
-
-	remember bool // what is fresh is kept for a catalog
-
-	mu      sync.Mutex
-	entries []Entry
-	digests map[string]string // of folders, by id
-	held    []remembered      // that count if their bases do
-	fresh   []remembered
-}
-
 // recall takes the entry of a folder from what is remembered.
-func (l *lister) recall(folder setFolder) bool {
-	if l.known == nil && !l.remember {
+func (s *Survey) recall(folder setFolder) bool {
+	if !s.remember {
 		return false
 	}
 	digest := folder.digest()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.digests == nil {
-		l.digests = map[string]string{}
-	}
-	l.digests[folder.id] = digest
-	r, ok := l.known[folder.id]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.digests[folder.id] = digest
+	r, ok := s.known[folder.id]
 	if !ok || r.Files != digest {
 		return false
 	}
-	l.held = append(l.held, r)
+	s.held = append(s.held, r)
 	return true
 }
 
 // settle takes what is remembered of sets whose bases are as they were, and
 // returns the ids of the others.
-func (l *lister) settle() (doubtful []string) {
-	kept := l.held[:0]
-	for _, r := range l.held {
+func (s *Survey) settle() (doubtful []string) {
+	kept := s.held[:0]
+	for _, r := range s.held {
 		same := true
 		for base, digest := range r.Bases {
-			same = same && l.digests[base] == digest
+			same = same && s.digests[base] == digest
 		}
 		if !same {
 			doubtful = append(doubtful, r.Entry.ID)
 			continue
 		}
 		kept = append(kept, r)
-		l.entries = append(l.entries, r.Entry)
+		s.Entries = append(s.Entries, r.Entry)
 	}
-	l.held = kept
+	s.held = kept
 	return doubtful
 }
 
 // add keeps an entry that was examined.
-func (l *lister) add(e Entry, bases []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.entries = append(l.entries, e)
-	if l.remember && e.Status == StatusComplete && len(e.Problems) == 0 {
+func (s *Survey) add(e Entry, bases []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.Entries = append(s.Entries, e)
+	if s.remember && e.Status == StatusComplete && len(e.Problems) == 0 {
 		r := remembered{Entry: e, Bases: map[string]string{}}
 		for _, base := range bases {
 			r.Bases[base] = ""
 		}
-		l.fresh = append(l.fresh, r)
+		s.fresh = append(s.fresh, r)
 	}
 }
 
 // remembered is what a new catalog has.
-func (l *lister) remembered() []remembered {
-	all := append(slices.Clone(l.held), l.fresh...)
+func (s *Survey) remembered() []remembered {
+	all := append(slices.Clone(s.held), s.fresh...)
 	for i := range all {
-		all[i].Files = l.digests[all[i].Entry.ID]
+		all[i].Files = s.digests[all[i].Entry.ID]
 		for base := range all[i].Bases {
-			all[i].Bases[base] = l.digests[base]
+			all[i].Bases[base] = s.digests[base]
 		}
 	}
 	slices.SortFunc(all, func(a, b remembered) int { return strings.Compare(a.Entry.ID, b.Entry.ID) })

@@ -42,6 +42,13 @@ func listed(t *testing.T, st store.Store) []Entry {
 	return entries
 }
 
+func writeCatalog(t *testing.T, st store.Store) {
+	t.Helper()
+	survey, err := Look(t.Context(), st)
+	must(t, err)
+	must(t, survey.WriteCatalog(t.Context()))
+}
+
 // A catalog says what reading every manifest says, without reading them; and what
 // changed since is looked at.
 func TestCatalogSavesReadingManifests(t *testing.T) {
@@ -52,7 +59,7 @@ func TestCatalogSavesReadingManifests(t *testing.T) {
 	if opens := far.opens.Swap(0); opens < 20 {
 		t.Fatalf("without a catalog %d objects were opened", opens)
 	}
-	must(t, WriteCatalog(t.Context(), far))
+	writeCatalog(t, far)
 	far.opens.Store(0)
 	if got := listed(t, far); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v,\nwant %+v", got, want)
@@ -69,10 +76,10 @@ func TestCatalogSavesReadingManifests(t *testing.T) {
 	far.opens.Store(0)
 	got := listed(t, far)
 	opens := far.opens.Load()
-	strict, err := Survey(t.Context(), far)
+	strict, err := LookClosely(t.Context(), far)
 	must(t, err)
-	if !reflect.DeepEqual(got, strict) {
-		t.Errorf("got %+v,\nwant %+v", got, strict)
+	if !reflect.DeepEqual(got, strict.Entries) {
+		t.Errorf("got %+v,\nwant %+v", got, strict.Entries)
 	}
 	if got[3].Status != StatusDamaged || got[4].Status != StatusDamaged || len(got) != 20 || opens > 8 {
 		t.Errorf("%d objects were opened for %+v", opens, got)
@@ -83,14 +90,13 @@ func TestCatalogSavesReadingManifests(t *testing.T) {
 func TestCatalogLooksAtBases(t *testing.T) {
 	folder := newStore(t)
 	from := openStore(t, "testdata/golden-v2")
-	ids, err := IDs(t.Context(), from)
-	must(t, err)
+	ids := found(t, from).IDs
 	newest := ids[len(ids)-1]
-	_, err = Copy(t.Context(), from, folder, newest, nil)
+	_, err := Copy(t.Context(), from, folder, newest, nil)
 	must(t, err)
 	manySets(t, folder, catalogLeast)
 	far := &counted{Store: folder}
-	must(t, WriteCatalog(t.Context(), far))
+	writeCatalog(t, far)
 	find := func() Entry {
 		for _, e := range listed(t, far) {
 			if e.ID == newest {
@@ -120,26 +126,26 @@ func TestCatalogIsWrittenWhenItIsWorthIt(t *testing.T) {
 		return len(found)
 	}
 	manySets(t, folder, catalogLeast-1)
-	must(t, WriteCatalog(t.Context(), far))
+	writeCatalog(t, far)
 	if n := names(); n != 0 {
 		t.Errorf("%d catalogs of a few sets", n)
 	}
 	must(t, writeSample(t.Context(), folder, "cluster-20270102T030405Z"))
-	must(t, WriteCatalog(t.Context(), far))
+	writeCatalog(t, far)
 	must(t, writeSample(t.Context(), folder, "cluster-20270102T040405Z"))
-	must(t, WriteCatalog(t.Context(), far))
+	writeCatalog(t, far)
 	found, err := filepath.Glob(filepath.Join(folder.String(), catalogFolder, "*"))
 	must(t, err)
 	if len(found) != 1 || filepath.Base(found[0]) != "00000001.json" {
 		t.Errorf("catalogs: %q", found)
 	}
 	must(t, os.WriteFile(found[0], []byte(`{"version":1,"sets":[{"entry":{"ID":"`+"\x00"), 0o600))
-	want, err := Survey(t.Context(), far)
+	want, err := LookClosely(t.Context(), far)
 	must(t, err)
-	if got := listed(t, far); !reflect.DeepEqual(got, want) {
+	if got := listed(t, far); !reflect.DeepEqual(got, want.Entries) {
 		t.Errorf("with a damaged catalog: %+v", got)
 	}
-	must(t, WriteCatalog(t.Context(), far))
+	writeCatalog(t, far)
 	if n := names(); n != 1 {
 		t.Errorf("%d catalogs, want a new one alone", n)
 	}

@@ -42,35 +42,37 @@ func AnyDamage(problems []Problem) bool {
 // CheckQuick compares the names and sizes in the store with the manifest. It
 // reads no object. A check that could not be finished is Damage too.
 func (s *Set) CheckQuick(ctx context.Context) []Problem {
-	folder := newFolder(s.ID())
-	err := s.st.List(ctx, s.ID()+"/", func(info store.Info) error {
-		folder.add(info)
-		return nil
-	})
+	folder, err := listFolder(ctx, s.st, s.ID())
 	if err != nil {
 		return []Problem{{Severity: Damage, Text: fmt.Sprintf("the check did not finish: %v", err), Err: err}}
 	}
-	problems, err := s.compareReferences(ctx)
+	problems, err := s.compareReferences(ctx, func(ctx context.Context, id string) (map[string]int64, error) { return listSizes(ctx, s.st, id) })
 	if err != nil {
 		problems = append(problems, Problem{Severity: Damage, Text: fmt.Sprintf("the check did not finish: %v", err), Err: err})
 	}
 	return append(s.compare(folder), problems...)
 }
 
+// sizesOf says what a set's folder holds: sizes by name, relative to the set.
+type sizesOf func(ctx context.Context, id string) (map[string]int64, error)
+
+func listSizes(ctx context.Context, st store.Store, id string) (map[string]int64, error) {
+	folder, err := listFolder(ctx, st, id)
+	return folder.bytes, err
+}
+
 // compareReferences looks for the objects of older sets, in their sizes.
-func (s *Set) compareReferences(ctx context.Context) ([]Problem, error) {
+func (s *Set) compareReferences(ctx context.Context, sizes sizesOf) ([]Problem, error) {
 	var problems []Problem
-	bytes, of := map[string]int64{}, ""
+	var bytes map[string]int64
+	of := ""
 	for _, r := range s.envelope.References {
 		if r.Set != of { // they are sorted by set
-			bytes, of = map[string]int64{}, r.Set
-			err := s.st.List(ctx, r.Set+"/", func(info store.Info) error {
-				bytes[strings.TrimPrefix(info.Key, r.Set+"/")] = info.Bytes
-				return nil
-			})
-			if err != nil {
+			var err error
+			if bytes, err = sizes(ctx, r.Set); err != nil {
 				return problems, err
 			}
+			of = r.Set
 		}
 		size, ok := bytes[r.Name]
 		switch {

@@ -94,11 +94,7 @@ func (s *Set) Bases() []string {
 
 // one copies one set.
 func (c *copier) one(ctx context.Context, set *Set) error {
-	there := newFolder(set.ID())
-	err := c.to.List(ctx, set.ID()+"/", func(info store.Info) error {
-		there.add(info)
-		return nil
-	})
+	there, err := listFolder(ctx, c.to, set.ID())
 	if err != nil {
 		return err
 	}

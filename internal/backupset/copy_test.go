@@ -66,8 +66,7 @@ func TestCopyBringsTheBases(t *testing.T) {
 	from, err := dir.Open("testdata/golden-v2", false)
 	must(t, err)
 	to := newStore(t)
-	ids, err := IDs(t.Context(), from)
-	must(t, err)
+	ids := found(t, from).IDs
 	newest := ids[len(ids)-1]
 	set, err := Open(t.Context(), from, newest)
 	must(t, err)

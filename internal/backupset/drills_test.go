@@ -45,12 +45,8 @@ func TestDrillsAreReadBackAndAreNoSets(t *testing.T) {
 		t.Errorf("of one set: got %v", one)
 	}
 
-	ids, err := IDs(ctx, st)
-	must(t, err)
-	unfinished, err := Unfinished(ctx, st)
-	must(t, err)
-	if !slices.Equal(ids, []string{id}) || len(unfinished) != 0 {
-		t.Errorf("ids %q, unfinished %q", ids, unfinished)
+	if folders := found(t, st); !slices.Equal(folders.IDs, []string{id}) || len(folders.Unfinished) != 0 {
+		t.Errorf("ids %q, unfinished %q", folders.IDs, folders.Unfinished)
 	}
 	if _, _, err := Resolve(ctx, st, "drills", Want{}); err == nil || !strings.Contains(err.Error(), "no such backup set") {
 		t.Errorf("resolve drills: got %v", err)

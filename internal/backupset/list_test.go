@@ -73,8 +73,7 @@ func TestListTellsWhatIsWhat(t *testing.T) {
 	}
 
 	// Cleaning takes the unfinished one, and nothing that was a set.
-	ids, err := Unfinished(ctx, st)
-	must(t, err)
+	ids := found(t, st).Unfinished
 	if !slices.Equal(ids, []string{"single-db1-20260105T000000Z"}) {
 		t.Errorf("unfinished: %q", ids)
 	}
@@ -85,9 +84,7 @@ func TestListTellsWhatIsWhat(t *testing.T) {
 	}
 	must(t, RemoveUnfinished(ctx, st, ids[0]))
 	must(t, Remove(ctx, st, "single-db1-20260103T000000Z"))
-	all, err := IDs(ctx, st)
-	must(t, err)
-	if len(all) != 3 {
+	if all := found(t, st).IDs; len(all) != 3 {
 		t.Errorf("ids after cleaning: %q", all)
 	}
 }

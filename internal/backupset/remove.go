@@ -9,32 +9,14 @@ import (
 	"dbbackup/internal/store"
 )
 
-// Unfinished returns the ids of the folders that runs left without finishing.
-// Those of a run that is at work look the same: hold the store's lock.
-func Unfinished(ctx context.Context, st store.Store) ([]string, error) {
-	var ids []string
-	err := eachFolder(ctx, st, func(folder setFolder) error {
-		if folder.unfinished() {
-			ids = append(ids, folder.id)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("find unfinished backup sets: %w", err)
-	}
-	return ids, nil
-}
-
-// RemoveUnfinished removes a folder that Unfinished returned. A set with a
+// RemoveUnfinished removes a folder that a run left without finishing. One of a run
+// that is at work looks the same: hold the store's lock. A set with a
 // manifest, and one that lost it, are refused.
 func RemoveUnfinished(ctx context.Context, st store.Store, id string) error {
-	folder := newFolder(id)
+	var folder setFolder
 	if CheckID(id) == nil {
-		err := st.List(ctx, id+"/", func(info store.Info) error {
-			folder.add(info)
-			return nil
-		})
-		if err != nil {
+		var err error
+		if folder, err = listFolder(ctx, st, id); err != nil {
 			return wrapRemove(id, err)
 		}
 	}
@@ -43,8 +25,6 @@ func RemoveUnfinished(ctx context.Context, st store.Store, id string) error {
 	}
 	return wrapRemove(id, erase(ctx, st, id))
 }
-
-func (f *setFolder) unfinished() bool { return f.has(unfinishedName) && !f.has(ManifestName) }
 
 // Remove removes a set, damaged or not. It stops being one first: killed at any
 // point, Remove leaves either the whole set or an unfinished folder (T90).

@@ -61,11 +61,7 @@ func Reopen(ctx context.Context, st store.Store, id string, options ...WriterOpt
 	if err := CheckID(id); err != nil {
 		return nil, fault.New(fault.Usage, "", "reopen backup set: %w", err)
 	}
-	folder := newFolder(id)
-	err := st.List(ctx, id+"/", func(info store.Info) error {
-		folder.add(info)
-		return nil
-	})
+	folder, err := listFolder(ctx, st, id)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("reopen backup set %s: %w", id, err)
@@ -237,40 +233,6 @@ func (w *Writer) Suspend() error {
 	return nil
 }
 
-// Tidy removes what a run that was killed right after its commit left in its
-// set: scratch objects and the mark. It returns the ids of such sets.
-func Tidy(ctx context.Context, st store.Store) ([]string, error) {
-	var folders []setFolder
-	err := eachFolder(ctx, st, func(folder setFolder) error {
-		if folder.has(unfinishedName) && folder.has(ManifestName) {
-			folders = append(folders, folder)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("find sets with a mark: %w", err)
-	}
-	var ids []string
-	for _, folder := range folders {
-		set, err := Open(ctx, st, folder.id)
-		if err != nil {
-			continue // list says what is wrong with it
-		}
-		for _, name := range slices.Sorted(maps.Keys(folder.bytes)) {
-			if !set.index.has(name) && isScratch(name) {
-				if err := st.Delete(ctx, folder.id+"/"+name); err != nil {
-					return ids, err
-				}
-			}
-		}
-		if err := st.Delete(ctx, folder.id+"/"+unfinishedName); err != nil {
-			return ids, err
-		}
-		ids = append(ids, folder.id)
-	}
-	return ids, nil
-}
-
 // JournalFolder is the folder, at any depth, whose objects are scratch objects.
 const JournalFolder = "journal"
 
@@ -279,22 +241,6 @@ func isScratch(name string) bool {
 }
 
 func isJournal(name string) bool { return strings.Contains(name, "/"+JournalFolder+"/") }
-
-// Resumable returns the ids of unfinished sets that can be gone on with, oldest first.
-func Resumable(ctx context.Context, st store.Store) ([]string, error) {
-	var ids []string
-	err := eachFolder(ctx, st, func(folder setFolder) error {
-		if folder.resumable() {
-			ids = append(ids, folder.id)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("find unfinished backup sets: %w", err)
-	}
-	sortByAge(ids, func(id string) string { return id })
-	return ids, nil
-}
 
 // Committed lists the objects of the set so far below a folder, in order.
 func (w *Writer) Committed(folder string) []string {

@@ -31,6 +31,13 @@ func openStore(t *testing.T, path string) *dir.Dir {
 	return st
 }
 
+func found(t *testing.T, st store.Store) *Folders {
+	t.Helper()
+	folders, err := ListFolders(t.Context(), st)
+	must(t, err)
+	return folders
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

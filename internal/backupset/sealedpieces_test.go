@@ -230,8 +230,8 @@ func beginSealed(t *testing.T, st store.Store, option WriterOption) Object {
 func TestSealedResume(t *testing.T) {
 	h, st := newHand(t), newStore(t)
 	object := beginSealed(t, st, h.seals(t))
-	if ids, err := Resumable(t.Context(), st); err != nil || len(ids) != 1 {
-		t.Fatalf("resumable: %v, %v", ids, err)
+	if ids := found(t, st).Resumable; len(ids) != 1 {
+		t.Fatalf("resumable: %v", ids)
 	}
 	w, err := Reopen(t.Context(), st, sampleID, h.seals(t))
 	must(t, err)
@@ -331,7 +331,7 @@ func TestSealedTidy(t *testing.T) {
 	for _, name := range []string{unfinishedName, RunName + ".age", originName, "databases/db1.chunks/journal/000001.json.age"} {
 		must(t, put(t.Context(), st, sampleID+"/"+name, []byte("left")))
 	}
-	ids, err := Tidy(t.Context(), st)
+	ids, err := found(t, st).Tidy(t.Context())
 	if err != nil || len(ids) != 1 {
 		t.Fatalf("tidied %v, %v", ids, err)
 	}

@@ -54,11 +54,7 @@ func Open(ctx context.Context, st store.Store, id string, options ...Option) (*S
 // explainMissing tells a set that never was from one that is unfinished and
 // one that lost its manifest.
 func explainMissing(ctx context.Context, st store.Store, id string, missing error) error {
-	folder := newFolder(id)
-	err := st.List(ctx, id+"/", func(info store.Info) error {
-		folder.add(info)
-		return nil
-	})
+	folder, err := listFolder(ctx, st, id)
 	switch {
 	case err != nil:
 		return err

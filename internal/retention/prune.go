@@ -44,17 +44,17 @@ func Prune(ctx context.Context, o Options) (Result, error) {
 	if err := o.Policy.Validate(); err != nil {
 		return Result{}, err
 	}
-	sets, err := survey(ctx, o.Store, backupset.WithTrust(o.Keys))
+	found, err := backupset.LookClosely(ctx, o.Store, backupset.WithTrust(o.Keys))
 	if err != nil {
 		return Result{}, err
 	}
-	suspended, err := backupset.Resumable(ctx, o.Store)
+	sets, err := describe(ctx, found, backupset.WithTrust(o.Keys))
 	if err != nil {
 		return Result{}, err
 	}
 	newest := ""
-	if len(suspended) > 0 {
-		newest = suspended[len(suspended)-1]
+	if n := len(found.Resumable); n > 0 {
+		newest = found.Resumable[n-1]
 	}
 	for {
 		result := Result{Plan: NewPlan(o.Policy, o.Now, sets, newest)}
@@ -67,7 +67,7 @@ func Prune(ctx context.Context, o Options) (Result, error) {
 			}
 			continue
 		}
-		err := o.remove(ctx, &result)
+		err := o.remove(ctx, found, &result)
 		return result, errors.Join(err, stopped(result.Plan))
 	}
 }
@@ -106,14 +106,14 @@ func (o Options) prove(ctx context.Context, sets []Set, id string) error {
 
 // remove removes what the plan names. A set that cannot be removed keeps those
 // that it refers to.
-func (o Options) remove(ctx context.Context, result *Result) error {
+func (o Options) remove(ctx context.Context, found *backupset.Survey, result *Result) error {
 	if len(result.Delete) == 0 {
 		return nil
 	}
 	if err := backupset.CheckDeletable(ctx, o.Store); err != nil {
 		return err
 	}
-	if _, err := backupset.Tidy(ctx, o.Store); err != nil { // what a run that may not delete left in its sets
+	if _, err := found.Tidy(ctx); err != nil { // what a run that may not delete left in its sets
 		return err
 	}
 	needed := map[string]bool{}
@@ -146,20 +146,17 @@ func (o Options) removeOne(ctx context.Context, id string) error {
 	return backupset.RemoveRecords(ctx, o.Store, id)
 }
 
-// survey reads what the planner needs. A store that cannot be listed to its
-// end is an error (T33); so is a set of a newer release, of which nobody here
-// knows what it refers to.
-func survey(ctx context.Context, st store.Store, trust backupset.Option) ([]Set, error) {
-	entries, err := backupset.Survey(ctx, st, trust)
-	if err != nil {
-		return nil, err
-	}
+// describe reads what the planner needs of what was found. A store that cannot be
+// listed to its end is an error (T33); so is a set of a newer release, of which
+// nobody here knows what it refers to.
+func describe(ctx context.Context, found *backupset.Survey, trust backupset.Option) ([]Set, error) {
+	st := found.Store()
 	drills, _, err := backupset.ReadDrills(ctx, st, "")
 	if err != nil {
 		return nil, err
 	}
 	var sets []Set
-	for _, e := range entries {
+	for _, e := range found.Entries {
 		s := Set{ID: e.ID, Bytes: e.Bytes, Finished: e.Finished.UTC()}
 		switch e.Status {
 		case backupset.StatusUnfinished:

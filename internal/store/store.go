@@ -104,8 +104,9 @@ type Roomy interface {
 type Several interface {
 	// Places returns those that have everything so far.
 	Places() []Place
-	// Everywhere reports whether all of them have an object.
-	Everywhere(ctx context.Context, key string) (bool, error)
+	// Each does something in each of them, at once. Those where it fails have no
+	// longer everything, unless it fails in all: that is returned.
+	Each(ctx context.Context, do func(place Place) error) error
 	// Align leaves those behind that lack something under a prefix.
 	Align(ctx context.Context, prefix string) error
 }

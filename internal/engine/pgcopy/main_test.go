@@ -91,9 +91,9 @@ const folder = "databases/db.chunks"
 // begin begins a set; it can be resumed when it is left unfinished.
 func (s *site) begin(t *testing.T) *backupset.Writer {
 	t.Helper()
-	ids, err := backupset.IDs(t.Context(), s.store)
+	found, err := backupset.ListFolders(t.Context(), s.store)
 	must(t, err)
-	set, err := backupset.Create(t.Context(), s.store, backupset.NewID("test", time.Now(), ids))
+	set, err := backupset.Create(t.Context(), s.store, backupset.NewID("test", time.Now(), found.IDs))
 	must(t, err)
 	must(t, set.WriteScratch(t.Context(), backupset.RunName, []byte("{}")))
 	return set

@@ -8,7 +8,7 @@
 // others up to date.
 //
 // What is read comes from the first store that has it. A listing is that of all
-// stores together: use Everywhere to ask whether all of them have something.
+// stores together: use Each to ask each of them.
 //
 // Not promised: that one of several writers of the same key wins, when they race
 // without the stores' locks.

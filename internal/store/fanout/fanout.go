@@ -251,19 +251,10 @@ func (s *Stores) Close() error {
 	return errors.Join(errs...)
 }
 
-// Everywhere reports whether every store that did not fall behind has an object.
-func (s *Stores) Everywhere(ctx context.Context, key string) (bool, error) {
-	for _, m := range s.current() {
-		found := false
-		err := m.List(ctx, key, func(info store.Info) error {
-			found = found || info.Key == key
-			return nil
-		})
-		if err != nil || !found {
-			return false, err
-		}
-	}
-	return true, nil
+// Each does something in every store that did not fall behind. One where it fails
+// does.
+func (s *Stores) Each(ctx context.Context, do func(place store.Place) error) error {
+	return s.each(ctx, nil, func(m *member) error { return do(m.Place) })
 }
 
 // Delete deletes in all stores. A refusal is returned, whoever says it.
