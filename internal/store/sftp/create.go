@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io/fs"
 	"os"
 	"path"
@@ -42,23 +43,28 @@ func (s *Store) Create(ctx context.Context, key string, _ int64) (store.Writer, 
 // newWriter opens the temporary file. Its folder may be missing, or be pruned
 // by another writer between its making and the opening: it is made again.
 func (s *Store) newWriter(ctx context.Context, key string) (*writer, error) {
-	l, err := s.links.take(ctx)
-	if err != nil {
+	w := &writer{store: s, ctx: ctx, key: key}
+	if err := w.connect(); err != nil {
 		return nil, err
 	}
-	w := &writer{store: s, ctx: ctx, key: key, link: l}
 	const attempts = 20
-	for i := 1; ; i++ {
+	var err error
+	for i := 1; err == nil; i++ {
 		w.temp = path.Join(path.Dir(key), folders.Partial(path.Base(key)))
+		l := w.link
 		w.file, err = await(ctx, l, func() (*wire.File, error) { return createFile(l.Client, s.at(w.temp)) })
-		if err == nil {
+		switch {
+		case err == nil:
 			return w, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) || i == attempts {
-			break
-		}
-		if err = s.makeFolders(ctx, path.Dir(key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			break
+		case errors.Is(err, fs.ErrNotExist) && i < attempts:
+			if err = s.makeFolders(ctx, path.Dir(key)); errors.Is(err, fs.ErrNotExist) {
+				err = nil
+			}
+		case errors.Is(err, errLost) && i <= maxInVain:
+			l.hangUp()
+			if err = s.remove(ctx, w.temp); err == nil { // it may have been made
+				err = w.connect()
+			}
 		}
 	}
 	return nil, errors.Join(err, w.discard())
@@ -86,9 +92,10 @@ func notTaken(err error) error {
 	return err
 }
 
-// writer is one object being written. The first failure is final. Blocks are
-// sent without waiting for the answers to those before, and each answer is
-// looked at before the object is committed: an object has no holes.
+// writer is one object being written. The first failure is final, but for that of
+// a link: then it goes on through another. Blocks are sent without waiting for the
+// answers to those before, and each answer is looked at before the object is
+// committed: an object has no holes.
 type writer struct {
 	store *Store
 	ctx   context.Context // the object's, as Create promises
@@ -98,15 +105,21 @@ type writer struct {
 	file  *wire.File // nil when it is closed
 
 	block  []byte  // being filled
-	flying []*sent // oldest first
+	flying []*sent // oldest first; what stands before them was acknowledged
 	offset int64   // of the block
 	err    error   // why it ended
+
+	acked  maphash.Hash // of what was acknowledged
+	inVain int          // links lost since the last answer
+	before promise      // of what an earlier link was told
 }
 
 // sent is a block whose answer is to come.
 type sent struct {
-	block []byte
-	done  chan error
+	block  []byte
+	offset int64
+	done   chan struct{} // closed when err is the answer
+	err    error
 }
 
 func (w *writer) Write(p []byte) (int, error) {
@@ -137,40 +150,50 @@ func (w *writer) room() ([]byte, error) {
 	if len(w.flying) < window {
 		return make([]byte, 0, blockBytes), nil
 	}
-	oldest := w.flying[0]
-	if err := w.settle(); err != nil {
-		return nil, err
-	}
-	return oldest.block[:0], nil
+	block, err := w.settle()
+	return block[:0], err
 }
 
-// settle waits for the oldest answer.
-func (w *writer) settle() error {
-	select {
-	case err := <-w.flying[0].done:
-		w.flying = w.flying[1:]
-		return err
-	case <-w.ctx.Done():
-		return w.ctx.Err()
+// settle waits for the oldest answer, and returns the block that it is to.
+func (w *writer) settle() ([]byte, error) {
+	for {
+		oldest := w.flying[0]
+		select {
+		case <-oldest.done:
+		case <-w.ctx.Done():
+			return nil, w.ctx.Err()
+		}
+		if oldest.err == nil {
+			_, _ = w.acked.Write(oldest.block) // never fails
+			w.flying, w.inVain = w.flying[1:], 0
+			return oldest.block, nil
+		}
+		if err := w.resume(oldest.err); err != nil {
+			return nil, err
+		}
 	}
 }
 
 // send sends the block off.
 func (w *writer) send() {
-	s := &sent{block: w.block, done: make(chan error, 1)}
-	file, offset := w.file, w.offset
-	if !w.link.run(func() {
-		_, err := file.WriteAt(s.block, offset)
-		if err != nil && !answered(err) {
-			err = fmt.Errorf("%w: %w", errLost, err)
-		}
-		s.done <- err
-	}) {
-		s.done <- errLost
-	}
-	w.flying = append(w.flying, s)
+	w.flying = append(w.flying, w.fly(w.block, w.offset))
 	w.offset += int64(len(w.block))
 	w.block = nil
+}
+
+func (w *writer) fly(block []byte, offset int64) *sent {
+	s := &sent{block: block, offset: offset, done: make(chan struct{})}
+	file := w.file
+	if !w.link.run(func() {
+		defer close(s.done)
+		if _, s.err = file.WriteAt(block, offset); s.err != nil && !answered(s.err) {
+			s.err = fmt.Errorf("%w: %w", errLost, s.err)
+		}
+	}) {
+		s.err = errLost
+		close(s.done)
+	}
+	return s
 }
 
 // Commit publishes the object. The order is what makes it durable: content,
@@ -181,6 +204,9 @@ func (w *writer) Commit() error {
 	}
 	if err := w.finish(); err != nil {
 		return w.fail("write object", err)
+	}
+	if err := w.keptPromise(); err != nil {
+		return w.fail("read back", err)
 	}
 	if err := w.store.publish(w.ctx, w.temp, w.key); err != nil {
 		return w.fail("publish object", err)
@@ -202,28 +228,44 @@ func (w *writer) finish() error {
 		w.send()
 	}
 	for len(w.flying) > 0 {
-		if err := w.settle(); err != nil {
+		if _, err := w.settle(); err != nil {
+			return err
+		}
+	}
+	for {
+		size, err := w.sync()
+		if err == nil && size != w.offset {
+			err = fault.New(fault.Integrity, "look at the server's disk and its log", "the server has %d bytes of it, and was sent %d", size, w.offset)
+		}
+		if err == nil {
+			break
+		}
+		if err := w.resume(err); err != nil {
 			return err
 		}
 	}
 	file := w.file
-	info, err := await(w.ctx, w.link, func() (os.FileInfo, error) {
-		if w.store.syncsFiles {
-			if err := file.Sync(); err != nil {
-				return nil, err
-			}
-		}
-		return file.Stat()
-	})
-	if err != nil {
-		return err
-	}
-	if info.Size() != w.offset {
-		return fault.New(fault.Integrity, "look at the server's disk and its log", "the server has %d bytes of it, and was sent %d", info.Size(), w.offset)
-	}
 	w.file = nil
-	_, err = await(w.ctx, w.link, func() (struct{}, error) { return struct{}{}, file.Close() })
+	_, err := await(w.ctx, w.link, func() (struct{}, error) { return struct{}{}, file.Close() })
+	if errors.Is(err, errLost) { // which closes it, too
+		return nil
+	}
 	return err
+}
+
+// sync brings the file to the disk and returns its size.
+func (w *writer) sync() (int64, error) {
+	file := w.file
+	return await(w.ctx, w.link, func() (int64, error) {
+		if err := w.store.sync(file); err != nil {
+			return 0, err
+		}
+		info, err := file.Stat()
+		if err != nil {
+			return 0, err
+		}
+		return info.Size(), nil
+	})
 }
 
 // errCommitted marks the good end.

@@ -9,10 +9,12 @@
 //     OpenSSH opens a folder as it opens a file, so that a folder can be
 //     synced as well. Where a server does not offer one of these syncs,
 //     Warnings says so.
-//   - A connection that was lost costs the objects being written through it.
-//     All else goes on: a read continues where it stood, and whatever is asked
-//     next is asked through a new connection. Where the answer to the link was
-//     lost, the server is asked whose the object is.
+//   - A connection that was lost costs nothing while the server can be reached
+//     again: a read continues where it stood, and so does a write. The blocks
+//     that were not acknowledged (2 MB at most) are still here and are sent
+//     again; what was acknowledged before is read back once the object has its
+//     end, since an acknowledged byte is not on the disk yet. Where the answer
+//     to the link was lost, the server is asked whose the object is.
 //   - A silent server is noticed: its connection is closed when nothing was
 //     heard for the time that the URL sets (60 s), though it was asked.
 //   - A host key that no known_hosts file has is refused. There is no switch.
