@@ -93,6 +93,52 @@ func TestPruneKeepsWhatThePolicySays(t *testing.T) {
 	wantSound(t, store, 1)
 }
 
+// What verify has read prune does not read again, until verify finds it damaged.
+func TestPruneReliesOnVerify(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	store, ids := severalSets(t, c, smallDatabase(t, c), 4)
+	const reading = "reading a set before older ones go"
+	dbbackup(t, nil, "verify", "--quick", "--store", store).must(t, exitOK)
+	if _, err := os.Stat(filepath.Join(store, "verified")); err == nil {
+		t.Error("a quick verify read nothing, and left a record")
+	}
+	dbbackup(t, nil, "verify", "--store", store).must(t, exitOK)
+	if r := dbbackup(t, nil, pruning(store, "--keep-last", "3")...).must(t, exitOK); strings.Contains(r.stderr, reading) {
+		t.Errorf("the set was read again: %s", r.stderr)
+	}
+	damage(t, store, ids[3], ".dump")
+	dbbackup(t, nil, "verify", "--store", store).want(t, exitIntegrity, ids[3])
+	dbbackup(t, nil, pruning(store, "--keep-last", "1")...).want(t, exitOK, reading, "is not sound")
+	if left := idsOf(t, store); !slices.Equal(left, ids[2:]) {
+		t.Errorf("left: %q, want the last good one and the damaged one", left)
+	}
+}
+
+// A store that verify cannot write to, or that root had better not, is verified all
+// the same.
+func TestVerifyWhereNothingCanBeNoted(t *testing.T) {
+	t.Parallel()
+	c, s := shared.Cluster(t), startBucket(t)
+	owner := at(s, s.Endpoint, "pre", "")
+	reader := remote{url: owner.url, env: s.User(t, "backups", "reader", "s3:GetObject", "s3:ListBucket")}
+	db := smallDatabase(t, c)
+	owner.run(t, c, chunkedInto(db)...).must(t, exitOK)
+	reader.run(t, nil, "verify").want(t, exitOK, "not noted in the store")
+
+	if os.Geteuid() != 0 {
+		return
+	}
+	store, _ := severalSets(t, c, db, 1)
+	if err := os.Chown(store, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	dbbackup(t, nil, "verify", "--store", store).must(t, exitOK)
+	if _, err := os.Stat(filepath.Join(store, "verified")); err == nil {
+		t.Error("root wrote a folder that the store's owner cannot read")
+	}
+}
+
 // T88: the newest sets are damaged: they count for nothing, and the last good one stays.
 func TestT88PruneKeepsTheLastGoodSet(t *testing.T) {
 	t.Parallel()

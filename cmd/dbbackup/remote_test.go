@@ -207,11 +207,11 @@ func TestT93WriterThatMayNotDelete(t *testing.T) {
 	writer.run(t, c, "backup", "single", db, "--mode", "custom").must(t, exitOK)
 	writer.run(t, c, "backup", "single", db, "--mode", "chunked").must(t, exitOK)
 	writer.run(t, c, "backup", "single", db, "--incremental", "--keep-last", "1").want(t, exitOmissions, "the store refuses to delete")
+	writer.run(t, nil, "verify").must(t, exitOK)
 	ids, before := writer.sets(t), writer.keys(t)
 	if len(ids) != 3 {
 		t.Fatalf("list shows %q", ids)
 	}
-	writer.run(t, nil, "verify").must(t, exitOK)
 	writer.run(t, nil, "prune", "--keep-last", "1").want(t, exitOmissions, "the next prune tries again")
 	if after := writer.keys(t); !slices.Equal(after, before) {
 		t.Errorf("the refused prune left %q, want %q", after, before)

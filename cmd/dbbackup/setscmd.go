@@ -13,6 +13,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"dbbackup/backup"
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/bytesize"
@@ -20,6 +22,7 @@ import (
 	"dbbackup/internal/drill"
 	"dbbackup/internal/fault"
 	"dbbackup/internal/pgname"
+	"dbbackup/internal/report"
 	"dbbackup/internal/store"
 	"dbbackup/internal/verify"
 )
@@ -423,6 +426,7 @@ func (a *application) verify(ctx context.Context, s *settings) error {
 	}
 	result.Seconds = time.Since(began).Seconds()
 	if result.Result != "ok" || drilling == nil {
+		a.noteVerified(ctx, place, set, result)
 		return a.endVerify(s, set, result)
 	}
 	return a.drill(ctx, s, place, result, *drilling)
@@ -441,6 +445,32 @@ func (a *application) readSet(ctx context.Context, s *settings, set *backupset.S
 		result.Problems = append(result.Problems, problemJSON{severity, p.Database, p.Object, p.Text})
 	}
 	return result, err
+}
+
+// noteVerified leaves word for prune, which reads a set that nobody has verified,
+// and relies on one that somebody has. A store that cannot be written to is none of
+// verify's business.
+func (a *application) noteVerified(ctx context.Context, place store.Place, set *backupset.Set, result verifiedJSON) {
+	var err error
+	switch {
+	case result.Result != "ok":
+		err = backupset.ForgetVerified(ctx, set)
+	case result.Quick || !ownFolder(place): // what root writes into another's folder its owner cannot read
+	default:
+		err = backupset.WriteVerified(ctx, set, time.Now())
+	}
+	if err != nil {
+		a.log.Info("that was not noted in the store; prune reads the set for itself", report.F("store", place.String()), report.F("because", console.FirstLine(err)))
+	}
+}
+
+// ownFolder reports whether a store is this user's, or is no folder.
+func ownFolder(place store.Place) bool {
+	if _, local := place.(store.Local); !local {
+		return true
+	}
+	var info unix.Stat_t
+	return unix.Stat(place.String(), &info) == nil && int(info.Uid) == os.Geteuid()
 }
 
 func (a *application) endVerify(s *settings, set *backupset.Set, result verifiedJSON) error {

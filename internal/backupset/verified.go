@@ -11,8 +11,8 @@ import (
 	"dbbackup/internal/store"
 )
 
-// verifiedFolder holds what retention notes down about sets that it has read,
-// beside the sets like the records of drills.
+// verifiedFolder holds what verify and retention note down about sets that they have
+// read, beside the sets like the records of drills.
 const verifiedFolder = "verified"
 
 // verified is the record that a set was read to its end and found sound. The
@@ -25,18 +25,41 @@ type verified struct {
 
 func verifiedKey(id string) string { return verifiedFolder + "/" + id + ".json" }
 
-// WriteVerified records that a set was read to its end and found sound. The
-// caller holds the store's lock.
+// WriteVerified records that a set was read to its end and found sound, unless that
+// is known. It needs no lock: of two that do it one is enough.
 func WriteVerified(ctx context.Context, s *Set, at time.Time) error {
-	text, err := json.MarshalIndent(verified{Set: s.ID(), Manifest: s.digest, At: at.UTC()}, "", "  ")
+	known, err := IsVerified(ctx, s)
+	if known {
+		return nil
+	}
+	var text []byte
 	if err == nil {
-		err = s.st.Delete(ctx, verifiedKey(s.ID())) // of another manifest
+		text, err = json.MarshalIndent(verified{Set: s.ID(), Manifest: s.digest, At: at.UTC()}, "", "  ")
+	}
+	if err == nil {
+		err = ForgetVerified(ctx, s) // of another manifest
 	}
 	if err == nil {
 		err = put(ctx, s.st, verifiedKey(s.ID()), append(text, '\n'))
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, store.ErrExist) {
 		return fmt.Errorf("record that backup set %s was verified: %w", s.ID(), err)
+	}
+	return nil
+}
+
+// ForgetVerified removes the record that a set was verified: it was found damaged
+// since, or is another one now.
+func ForgetVerified(ctx context.Context, s *Set) error {
+	in, err := s.st.Open(ctx, verifiedKey(s.ID()))
+	if errors.Is(err, store.ErrNotExist) {
+		return nil // nor is a right to delete needed
+	}
+	if err == nil {
+		err = errors.Join(in.Close(), s.st.Delete(ctx, verifiedKey(s.ID())))
+	}
+	if err != nil {
+		return fmt.Errorf("remove the record that backup set %s was verified: %w", s.ID(), err)
 	}
 	return nil
 }
