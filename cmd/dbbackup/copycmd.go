@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"os"
-	"sync/atomic"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -100,8 +98,7 @@ func (a *application) toCopy(ctx context.Context, s *settings, from store.Store)
 	return ids, nil
 }
 
-// copyLocked copies under the lock of the store that is written to. A set that
-// cannot be copied does not keep the others from it.
+// copyLocked copies under the lock of the store that is written to.
 func (a *application) copyLocked(ctx context.Context, from, to store.Place, ids []string, result *copiedJSON) (err error) {
 	if err := to.CheckWritable(ctx); err != nil {
 		return err
@@ -111,28 +108,12 @@ func (a *application) copyLocked(ctx context.Context, from, to store.Place, ids 
 		return err
 	}
 	defer func() { err = a.keep(err, release()) }()
-	var errs []error
-	for _, id := range ids {
-		size := int64(0)
-		if set, err := backupset.Open(held, from, id); err == nil {
-			size = set.Size()
-		}
-		task := a.log.Task("copy of "+id, size)
-		var moved atomic.Int64
-		done, err := backupset.Copy(held, from, to, id, func(n int64) { task.Progress(moved.Add(n)) })
-		task.End(err)
-		result.Sets = append(result.Sets, done.Sets...)
-		result.Objects += done.Objects
-		result.Bytes += done.Bytes
-		if err != nil {
-			errs = append(errs, err)
-		}
-		if held.Err() != nil {
-			return errors.Join(context.Cause(held), joined(errs))
-		}
+	done, err := backupset.Copy(held, from, to, a.log, ids...)
+	result.Sets, result.Objects, result.Bytes = append(result.Sets, done.Sets...), done.Objects, done.Bytes
+	if held.Err() == nil {
+		backup.Catalog(held, to, a.log)
 	}
-	backup.Catalog(held, to, a.log)
-	return joined(errs)
+	return err
 }
 
 func (a *application) printCopied(s *settings, r copiedJSON) error {

@@ -267,6 +267,37 @@ func TestT93LocksOfBasesAreExtended(t *testing.T) {
 	r.run(t, nil, "verify").must(t, exitOK)
 }
 
+// Whatever refers to it, a set is opened once by copy, beside the listing.
+func TestCopyOpensASetOnce(t *testing.T) {
+	t.Parallel()
+	c, s := shared.Cluster(t), startBucket(t)
+	proxy := startFaultproxy(t, s)
+	r, db, folder := at(s, proxy.URL, "pre", ""), smallDatabase(t, c), newStore(t)
+	for range 3 {
+		r.run(t, c, chunkedInto(db, "--incremental")...).must(t, exitOK)
+	}
+	for _, printed := range []string{"Copied 3 sets", "Nothing to copy"} {
+		proxy.Set()
+		if got := dbbackup(t, r.env, "copy", "--all", "--from", r.url, "--to", folder).must(t, exitOK).stdout; !strings.Contains(got, printed) {
+			t.Errorf("printed %s", got)
+		}
+	}
+	opened := map[string]int{}
+	for _, request := range proxy.Requests() {
+		if strings.HasPrefix(request, "GET ") && strings.Contains(request, "/manifest.json?") {
+			opened[request]++
+		}
+	}
+	if len(opened) != 3 {
+		t.Fatalf("manifests that were opened: %v", opened)
+	}
+	for request, n := range opened {
+		if n > 2 {
+			t.Errorf("%d times %s", n, request)
+		}
+	}
+}
+
 // A run lists all that is in a bucket once, however many sets that is, and beside it
 // a few folders: the lock's, the catalog's, its own and its bases'.
 func TestRunListsABucketOnce(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dbbackup/internal/fault"
+	"dbbackup/internal/report"
 	"dbbackup/internal/store"
 )
 
@@ -27,8 +28,8 @@ type Copied struct {
 	Bytes   int64
 }
 
-// Copy brings a set, and the older sets that it refers to, from one store to
-// another. What is there already stays: objects of a copy that was interrupted
+// Copy brings sets, and the older sets that they refer to, from one store to
+// another. A set that cannot be copied does not keep the others from it. What is there already stays: objects of a copy that was interrupted
 // are read and compared, those of a whole set are looked at by their sizes. What
 // the other store has under the set's name and is not part of it is deleted.
 //
@@ -36,37 +37,40 @@ type Copied struct {
 // killed at any point, Copy leaves an unfinished set, which it completes when it
 // is called again. A whole set of the same name that is another one is
 // store.ErrExist. The caller holds the lock of the store that is written to.
-// progress may be nil; it is called from several goroutines.
-func Copy(ctx context.Context, from, to store.Store, id string, progress func(bytes int64)) (Copied, error) {
-	c := &copier{from: from, to: to, progress: progress, seen: map[string]bool{}}
-	err := c.set(ctx, id)
-	c.done.Objects, c.done.Bytes = int(c.objects.Load()), c.bytes.Load()
-	return c.done, err
-}
-
-// Size is how many bytes Copy has to look at for a set, without its bases.
-func (s *Set) Size() int64 {
-	var sum int64
-	for _, o := range s.index {
-		sum += o.Bytes
+func Copy(ctx context.Context, from, to store.Store, r report.Reporter, ids ...string) (Copied, error) {
+	c := &copier{from: from, to: to, report: r, seen: map[string]error{}}
+	var errs []error
+	for _, id := range ids {
+		if ctx.Err() != nil {
+			errs = append(errs, context.Cause(ctx))
+			break
+		}
+		errs = append(errs, c.set(ctx, id))
 	}
-	return sum
+	c.done.Objects, c.done.Bytes = int(c.objects.Load()), c.bytes.Load()
+	return c.done, errors.Join(errs...)
 }
 
 type copier struct {
 	from, to store.Store
-	progress func(int64)
-	seen     map[string]bool
+	report   report.Reporter
+	seen     map[string]error // what came of a set
 	done     Copied
 	objects  atomic.Int64
 	bytes    atomic.Int64
 }
 
+// set copies a set and its bases, once.
 func (c *copier) set(ctx context.Context, id string) error {
-	if c.seen[id] {
-		return nil
+	err, seen := c.seen[id]
+	if !seen {
+		err = c.open(ctx, id)
+		c.seen[id] = err
 	}
-	c.seen[id] = true
+	return err
+}
+
+func (c *copier) open(ctx context.Context, id string) error {
 	set, err := Open(ctx, c.from, id)
 	if err != nil {
 		return err
@@ -117,11 +121,22 @@ func (c *copier) one(ctx context.Context, set *Set) error {
 			return err
 		}
 	}
-	if err := c.fill(ctx, set, there, whole); err != nil {
+	task := c.report.Task("copy of "+set.ID(), set.size())
+	err = c.fill(ctx, set, there, whole, task)
+	task.End(err)
+	if err != nil {
 		return err
 	}
 	c.done.Sets = append(c.done.Sets, set.ID())
 	return c.finish(ctx, set)
+}
+
+// size is how many bytes there are to copy, or to look at.
+func (s *Set) size() (sum int64) {
+	for _, o := range s.index {
+		sum += o.Bytes
+	}
+	return sum
 }
 
 // sameManifest compares the manifest of a set that is there with the one to copy:
@@ -139,7 +154,9 @@ func sameManifest(ctx context.Context, to store.Store, set *Set) (bool, error) {
 }
 
 // fill copies what is missing and deletes what does not belong there.
-func (c *copier) fill(ctx context.Context, set *Set, there setFolder, trusted bool) error {
+func (c *copier) fill(ctx context.Context, set *Set, there setFolder, trusted bool, task report.Task) error {
+	var moved atomic.Int64
+	progress := func(n int64) { task.Progress(moved.Add(n)) }
 	for name := range there.bytes {
 		if o, ok := set.Object(name); name == unfinishedName || ok && o.Bytes == there.bytes[name] {
 			continue
@@ -154,12 +171,12 @@ func (c *copier) fill(ctx context.Context, set *Set, there setFolder, trusted bo
 	for _, o := range set.index {
 		group.Go(func() error {
 			if there.has(o.Name) {
-				same, err := c.isThere(ctx, set, o, trusted)
+				same, err := c.isThere(ctx, set, o, trusted, progress)
 				if err != nil || same {
 					return err
 				}
 			}
-			if err := c.object(ctx, set, o); err != nil {
+			if err := c.object(ctx, set, o, progress); err != nil {
 				return fmt.Errorf("object %s: %w", o.Name, err)
 			}
 			return nil
@@ -170,19 +187,20 @@ func (c *copier) fill(ctx context.Context, set *Set, there setFolder, trusted bo
 
 // isThere reads what an interrupted copy left, and deletes it when it is not
 // what it should be.
-func (c *copier) isThere(ctx context.Context, set *Set, o Object, trusted bool) (bool, error) {
+func (c *copier) isThere(ctx context.Context, set *Set, o Object, trusted bool, progress func(int64)) (bool, error) {
 	if trusted {
+		progress(o.Bytes)
 		return true, nil
 	}
 	other := &Set{st: c.to, manifest: set.manifest, index: set.index}
-	err := other.checkObject(ctx, set.ID(), o, c.progress)
+	err := other.checkObject(ctx, set.ID(), o, progress)
 	if fault.Is(err, fault.Integrity) {
 		return false, c.to.Delete(ctx, set.Key(o.Name))
 	}
 	return err == nil, err
 }
 
-func (c *copier) object(ctx context.Context, set *Set, o Object) (err error) {
+func (c *copier) object(ctx context.Context, set *Set, o Object, progress func(int64)) (err error) {
 	in, err := set.open(ctx, set.ID(), o) // as it is stored: of an encrypted set nothing is decrypted
 	if err != nil {
 		return err
@@ -196,9 +214,7 @@ func (c *copier) object(ctx context.Context, set *Set, o Object) (err error) {
 	counted := readFunc(func(p []byte) (int, error) {
 		n, err := in.Read(p)
 		c.bytes.Add(int64(n))
-		if c.progress != nil && n > 0 {
-			c.progress(int64(n))
-		}
+		progress(int64(n))
 		return n, err
 	})
 	if _, err := io.CopyBuffer(struct{ io.Writer }{out}, untilDone(ctx, counted), make([]byte, 256<<10)); err != nil {

@@ -8,10 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 
 	"dbbackup/internal/fault"
+	"dbbackup/internal/report"
 	"dbbackup/internal/store"
 	"dbbackup/internal/store/dir"
 )
@@ -44,17 +46,35 @@ func wantSameTree(t *testing.T, got, want map[string]string) {
 	}
 }
 
+// told is a reporter of one task, that remembers how far it came.
+type told struct {
+	report.Discard
+	expected int64
+
+	mu   sync.Mutex
+	seen int64
+}
+
+func (r *told) Task(_ string, bytes int64) report.Task { r.expected += bytes; return r }
+func (r *told) End(error)                              {}
+
+func (r *told) Progress(bytes int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seen = max(r.seen, bytes)
+}
+
 func TestCopyIsTheSameFiles(t *testing.T) {
 	from, to := newStore(t), newStore(t)
 	must(t, writeSample(t.Context(), from, sampleID))
-	var seen atomic.Int64
-	done, err := Copy(t.Context(), from, to, sampleID, func(n int64) { seen.Add(n) })
+	r := &told{}
+	done, err := Copy(t.Context(), from, to, r, sampleID)
 	must(t, err)
 	wantSameTree(t, tree(t, to.String()), tree(t, from.String()))
-	if len(done.Sets) != 1 || done.Objects == 0 || done.Bytes == 0 || seen.Load() != done.Bytes {
-		t.Errorf("done: %+v, progress %d", done, seen.Load())
+	if len(done.Sets) != 1 || done.Objects == 0 || done.Bytes == 0 || r.expected != done.Bytes || r.seen != done.Bytes {
+		t.Errorf("done: %+v, progress %d of %d", done, r.seen, r.expected)
 	}
-	done, err = Copy(t.Context(), from, to, sampleID, nil)
+	done, err = Copy(t.Context(), from, to, report.Discard{}, sampleID)
 	must(t, err)
 	if len(done.Sets) != 0 || done.Objects != 0 {
 		t.Errorf("a second copy did %+v", done)
@@ -73,7 +93,7 @@ func TestCopyBringsTheBases(t *testing.T) {
 	if len(set.Bases()) == 0 {
 		t.Fatal("the golden set refers to nothing: the test tests nothing")
 	}
-	_, err = Copy(t.Context(), from, to, newest, nil)
+	_, err = Copy(t.Context(), from, to, report.Discard{}, newest)
 	must(t, err)
 	copied, err := Open(t.Context(), to, newest)
 	must(t, err)
@@ -139,7 +159,7 @@ func TestCopyThatBreaksOff(t *testing.T) {
 		to := newStore(t)
 		f := &failing{Store: to}
 		f.left.Store(n)
-		_, err := Copy(t.Context(), from, f, sampleID, nil)
+		_, err := Copy(t.Context(), from, f, report.Discard{}, sampleID)
 		if f.left.Load() > 0 {
 			must(t, err)
 			break
@@ -156,7 +176,7 @@ func TestCopyThatBreaksOff(t *testing.T) {
 				t.Errorf("change %d: listed as complete", n)
 			}
 		}
-		_, err = Copy(t.Context(), from, to, sampleID, nil)
+		_, err = Copy(t.Context(), from, to, report.Discard{}, sampleID)
 		must(t, err)
 		if n == 1 {
 			wantSameTree(t, tree(t, to.String()), want)
@@ -199,10 +219,10 @@ func TestCopyMends(t *testing.T) {
 	for name, damage := range tests {
 		t.Run(name, func(t *testing.T) {
 			to := newStore(t)
-			_, err := Copy(t.Context(), from, to, sampleID, nil)
+			_, err := Copy(t.Context(), from, to, report.Discard{}, sampleID)
 			must(t, err)
 			damage(t, to.String())
-			_, err = Copy(t.Context(), from, to, sampleID, nil)
+			_, err = Copy(t.Context(), from, to, report.Discard{}, sampleID)
 			must(t, err)
 			wantSameTree(t, tree(t, to.String()), want)
 		})
@@ -214,7 +234,7 @@ func TestCopyRefuses(t *testing.T) {
 	from, to := newStore(t), newStore(t)
 	must(t, writeSample(t.Context(), from, sampleID))
 	must(t, os.Truncate(filepath.Join(from.String(), sampleID, "databases", "db1.dump"), 1))
-	if _, err := Copy(t.Context(), from, to, sampleID, nil); !fault.Is(err, fault.Integrity) {
+	if _, err := Copy(t.Context(), from, to, report.Discard{}, sampleID); !fault.Is(err, fault.Integrity) {
 		t.Errorf("a damaged object: %v", err)
 	}
 	if entries, err := List(t.Context(), to); err != nil || len(entries) != 1 || entries[0].Status != StatusUnfinished {
@@ -232,7 +252,7 @@ func TestCopyRefuses(t *testing.T) {
 	must(t, os.RemoveAll(filepath.Join(from.String(), sampleID)))
 	must(t, writeSample(t.Context(), from, sampleID))
 	before := tree(t, other.String())
-	if _, err := Copy(t.Context(), from, other, sampleID, nil); !errors.Is(err, store.ErrExist) {
+	if _, err := Copy(t.Context(), from, other, report.Discard{}, sampleID); !errors.Is(err, store.ErrExist) {
 		t.Errorf("another set of the name: %v", err)
 	}
 	wantSameTree(t, tree(t, other.String()), before)

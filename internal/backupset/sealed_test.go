@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"dbbackup/internal/fault"
+	"dbbackup/internal/report"
 	"dbbackup/internal/seal"
 	"dbbackup/internal/store/dir"
 )
@@ -425,13 +426,13 @@ func withoutKeys(t *testing.T, st *dir.Dir) map[string]string {
 func TestSealedCopy(t *testing.T) {
 	h, from, to := newHand(t), newStore(t), newStore(t)
 	must(t, writeSample(t.Context(), from, sampleID, h.seals(t)))
-	_, err := Copy(t.Context(), from, to, sampleID, nil)
+	_, err := Copy(t.Context(), from, to, report.Discard{}, sampleID)
 	must(t, err)
 	wantSameTree(t, tree(t, to.String()), tree(t, from.String()))
 	mustOpen(t, to, sampleID, h.trusts(t))
 	must(t, os.Remove(filepath.Join(to.String(), sampleID, "globals.sql.age"))) // a copy is mended, its key too
 	must(t, os.Truncate(filepath.Join(to.String(), sampleID, "keys/000001.age"), 1))
-	_, err = Copy(t.Context(), from, to, sampleID, nil)
+	_, err = Copy(t.Context(), from, to, report.Discard{}, sampleID)
 	must(t, err)
 	wantSameTree(t, tree(t, to.String()), tree(t, from.String()))
 }
