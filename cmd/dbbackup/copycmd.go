@@ -29,6 +29,7 @@ type copiedJSON struct {
 	From    string   `json:"from"`
 	To      string   `json:"to"`
 	Sets    []string `json:"sets"` // that were copied or completed, bases first; the others were whole
+	Keys    []string `json:"keys"` // sets that were whole, and whose key was rotated since
 	Objects int      `json:"objects"`
 	Bytes   int64    `json:"bytes"`
 	Seconds float64  `json:"seconds"`
@@ -64,7 +65,7 @@ func (a *application) copySets(ctx context.Context, s *settings) (err error) {
 	if err != nil {
 		return err
 	}
-	result := copiedJSON{From: from.String(), To: to.String(), Sets: []string{}}
+	result := copiedJSON{From: from.String(), To: to.String(), Sets: []string{}, Keys: []string{}}
 	err = a.copyLocked(ctx, from, to, ids, &result)
 	a.log.Close()
 	result.Seconds = time.Since(began).Seconds()
@@ -109,7 +110,8 @@ func (a *application) copyLocked(ctx context.Context, from, to store.Place, ids 
 	}
 	defer func() { err = a.keep(err, release()) }()
 	done, err := backupset.Copy(held, from, to, a.log, ids...)
-	result.Sets, result.Objects, result.Bytes = append(result.Sets, done.Sets...), done.Objects, done.Bytes
+	result.Sets, result.Keys = append(result.Sets, done.Sets...), append(result.Keys, done.Keys...)
+	result.Objects, result.Bytes = done.Objects, done.Bytes
 	if held.Err() == nil {
 		backup.Catalog(held, to, a.log)
 	}
@@ -124,8 +126,15 @@ func (a *application) printCopied(s *settings, r copiedJSON) error {
 	for _, id := range r.Sets {
 		p.line("copied %s", id)
 	}
+	for _, id := range r.Keys {
+		p.line("rotated %s", id)
+	}
 	if len(r.Sets) == 0 && r.Objects == 0 {
-		p.line("Nothing to copy: %s has it all.", r.To)
+		if len(r.Keys) > 0 {
+			p.line("Brought the rotated keys of %s to %s, which has all else.", plural(len(r.Keys), "set"), r.To)
+		} else {
+			p.line("Nothing to copy: %s has it all.", r.To)
+		}
 		return p.err
 	}
 	p.line("Copied %s, %s, %s, from %s to %s in %s.", plural(len(r.Sets), "set"), plural(r.Objects, "object"),

@@ -147,7 +147,8 @@ func TestT48KeyRotation(t *testing.T) {
 	oldWriter, oldReader := hands(t, old)
 	_, freshReader := hands(t, fresh)
 	dbbackup(t, c.Env(), with([]string{"backup", "single", db, "--store", store}, oldWriter)...).must(t, exitOK)
-	id := onlySet(t, store)
+	id, copied := onlySet(t, store), newStore(t)
+	dbbackup(t, nil, "copy", "--from", store, "--to", copied).must(t, exitOK)
 	dbbackup(t, nil, with([]string{"key", "rotate", "--store", store, "--recipients-file", filepath.Join(fresh, recipientsFile)}, freshReader[:2])...).want(t, exitWrongKey)
 	dbbackup(t, nil, with([]string{"key", "rotate", "--store", store}, oldReader)...).want(t, exitUsage)
 	var rotated rotatedJSON
@@ -167,6 +168,12 @@ func TestT48KeyRotation(t *testing.T) {
 	if recipient := strings.TrimSpace(string(readFile(t, filepath.Join(fresh, recipientsFile)))); key.Set != id || key.Rotations != 1 || key.Recipients[0].Key != recipient {
 		t.Errorf("key list says %+v", key)
 	}
+	// A copy from before follows, and says so.
+	if got := dbbackup(t, nil, "copy", "--from", store, "--to", copied).must(t, exitOK).stdout; !strings.Contains(got, "rotated "+id) {
+		t.Errorf("copy printed %s", got)
+	}
+	dbbackup(t, nil, with([]string{"show", "--store", copied}, oldReader)...).want(t, exitWrongKey)
+	dbbackup(t, nil, with([]string{"verify", "--store", copied}, reader)...).want(t, exitOK)
 	// New sets are not for the old key either.
 	freshWriter, _ := hands(t, fresh)
 	dbbackup(t, c.Env(), with([]string{"backup", "single", db, "--store", store}, freshWriter)...).must(t, exitOK)

@@ -24,6 +24,7 @@ const copies = 4
 // Copied is what Copy did.
 type Copied struct {
 	Sets    []string // that were copied, or completed, bases first
+	Keys    []string // sets that were whole, and whose key was rotated since
 	Objects int
 	Bytes   int64
 }
@@ -31,7 +32,9 @@ type Copied struct {
 // Copy brings sets, and the older sets that they refer to, from one store to
 // another. A set that cannot be copied does not keep the others from it. What is there already stays: objects of a copy that was interrupted
 // are read and compared, those of a whole set are looked at by their sizes. What
-// the other store has under the set's name and is not part of it is deleted.
+// the other store has under the set's name and is not part of it is deleted. The key
+// of an encrypted set is brought where it was rotated since, and never replaces one
+// that was rotated more often there.
 //
 // Each object is checked on the way, and the manifest comes last, as in a run:
 // killed at any point, Copy leaves an unfinished set, which it completes when it
@@ -109,7 +112,11 @@ func (c *copier) one(ctx context.Context, set *Set) error {
 		}
 	}
 	if whole && !AnyDamage(set.compare(there)) {
-		return nil
+		return c.bringKey(ctx, set, there)
+	}
+	keepKey, err := c.rotatedThere(ctx, set, there)
+	if err != nil {
+		return err
 	}
 	if !there.has(unfinishedName) { // also a set that lost objects is none until it has them again
 		if err := putMark(ctx, c.to, set.ID()); err != nil {
@@ -122,13 +129,13 @@ func (c *copier) one(ctx context.Context, set *Set) error {
 		}
 	}
 	task := c.report.Task("copy of "+set.ID(), set.size())
-	err = c.fill(ctx, set, there, whole, task)
+	err = c.fill(ctx, set, there, whole, keepKey, task)
 	task.End(err)
 	if err != nil {
 		return err
 	}
 	c.done.Sets = append(c.done.Sets, set.ID())
-	return c.finish(ctx, set)
+	return c.finish(ctx, set, keepKey)
 }
 
 // size is how many bytes there are to copy, or to look at.
@@ -154,11 +161,11 @@ func sameManifest(ctx context.Context, to store.Store, set *Set) (bool, error) {
 }
 
 // fill copies what is missing and deletes what does not belong there.
-func (c *copier) fill(ctx context.Context, set *Set, there setFolder, trusted bool, task report.Task) error {
+func (c *copier) fill(ctx context.Context, set *Set, there setFolder, trusted, keepKey bool, task report.Task) error {
 	var moved atomic.Int64
 	progress := func(n int64) { task.Progress(moved.Add(n)) }
 	for name := range there.bytes {
-		if o, ok := set.Object(name); name == unfinishedName || ok && o.Bytes == there.bytes[name] {
+		if o, ok := set.Object(name); name == unfinishedName || keepKey && isKeyFile(name) || ok && o.Bytes == there.bytes[name] {
 			continue
 		}
 		if err := c.to.Delete(ctx, set.Key(name)); err != nil {
@@ -226,7 +233,7 @@ func (c *copier) object(ctx context.Context, set *Set, o Object, progress func(i
 
 // finish writes SHA256SUMS and the manifest, byte by byte what they are, and makes
 // the set exist.
-func (c *copier) finish(ctx context.Context, set *Set) error {
+func (c *copier) finish(ctx context.Context, set *Set, keepKey bool) error {
 	text, err := set.manifestText(ctx)
 	if err != nil {
 		return err
@@ -235,7 +242,7 @@ func (c *copier) finish(ctx context.Context, set *Set) error {
 	if err := writeSums(&sums, set.digest, set.manifest); err != nil {
 		return err
 	}
-	if err := c.beside(ctx, set); err != nil {
+	if err := c.beside(ctx, set, keepKey); err != nil {
 		return err
 	}
 	if err := put(ctx, c.to, set.Key(SumsName), []byte(sums.String())); err != nil {
@@ -249,13 +256,13 @@ func (c *copier) finish(ctx context.Context, set *Set) error {
 
 // beside copies what an encrypted set has beside its objects: its key, wrapped, and
 // what proves its manifest. Whether these are right who has a key can tell.
-func (c *copier) beside(ctx context.Context, set *Set) error {
+func (c *copier) beside(ctx context.Context, set *Set, keepKey bool) error {
 	if !set.Sealed() {
 		return nil
 	}
 	var names []string
 	err := c.from.List(ctx, set.Key(""), func(info store.Info) error {
-		if name := strings.TrimPrefix(info.Key, set.Key("")); beside(name) {
+		if name := strings.TrimPrefix(info.Key, set.Key("")); beside(name) && !(keepKey && isKeyFile(name)) {
 			names = append(names, name)
 		}
 		return nil

@@ -437,6 +437,67 @@ func TestSealedCopy(t *testing.T) {
 	wantSameTree(t, tree(t, to.String()), tree(t, from.String()))
 }
 
+// A copy follows the rotations of what it was copied from, without the data, and
+// keeps a key that was rotated more often.
+func TestCopyBringsRotatedKeys(t *testing.T) {
+	old, fresh, from, to := newHand(t), newHand(t), newStore(t), newStore(t)
+	must(t, writeSample(t.Context(), from, sampleID, old.seals(t)))
+	bring := func(from, to *dir.Dir) Copied {
+		done, err := Copy(t.Context(), from, to, report.Discard{}, sampleID)
+		must(t, err)
+		return done
+	}
+	bring(from, to)
+	must(t, Rewrap(t.Context(), mustOpen(t, from, sampleID, old.opens(t)), fresh.to(t)))
+	if done := bring(to, from); len(done.Sets)+len(done.Keys) > 0 {
+		t.Errorf("an older key was brought: %+v", done)
+	}
+	mustOpen(t, from, sampleID, fresh.opens(t))
+
+	before := withoutKeys(t, to)
+	if done := bring(from, to); len(done.Sets) != 0 || done.Objects != 0 || len(done.Keys) != 1 {
+		t.Errorf("done: %+v, want the key alone", done)
+	}
+	wantSameTree(t, tree(t, to.String()), tree(t, from.String()))
+	wantSameTree(t, withoutKeys(t, to), before)
+	if _, err := Open(t.Context(), to, sampleID, old.opens(t)); !fault.Is(err, fault.WrongKey) {
+		t.Errorf("the old key: %v", err)
+	}
+	if done := bring(from, to); len(done.Keys) != 0 {
+		t.Errorf("brought again: %+v", done)
+	}
+	// Killed after the note, after the key, and with a key that was damaged since.
+	for name, undo := range map[string]func(key, note, older string) error{
+		"note": func(key, _, older string) error { return os.Rename(key, older) },
+		"key":  func(key, _, older string) error { return os.Link(key, older) },
+		"cut":  func(key, _, _ string) error { return os.Truncate(key, 9) },
+	} {
+		keys := filepath.Join(to.String(), sampleID, "keys")
+		must(t, undo(filepath.Join(keys, "000002.age"), filepath.Join(keys, "000002.json"), filepath.Join(keys, "000001.age")))
+		bring(from, to)
+		wantSameTree(t, tree(t, to.String()), tree(t, from.String()))
+		if t.Failed() {
+			t.Fatalf("after %s", name)
+		}
+	}
+	// A set that lost an object is mended, and keeps its newer key.
+	must(t, Rewrap(t.Context(), mustOpen(t, to, sampleID, fresh.opens(t)), old.to(t)))
+	must(t, os.Remove(filepath.Join(to.String(), sampleID, "globals.sql.age")))
+	if done := bring(from, to); len(done.Sets) != 1 {
+		t.Errorf("mended: %+v", done)
+	}
+	mustOpen(t, to, sampleID, old.opens(t))
+	if info, versions, err := KeysOf(t.Context(), to, sampleID); err != nil || versions != 1 || info.Version != 3 {
+		t.Errorf("keys %+v, %d versions, %v", info, versions, err)
+	}
+	// Rotated as often on both sides: each keeps its own.
+	must(t, Rewrap(t.Context(), mustOpen(t, from, sampleID, fresh.opens(t)), fresh.to(t)))
+	if done := bring(from, to); len(done.Keys) != 0 {
+		t.Errorf("brought %+v", done)
+	}
+	mustOpen(t, to, sampleID, old.opens(t))
+}
+
 // A rotation that was killed leaves two keys; both open, and the next one cleans up.
 func TestRotationThatWasKilled(t *testing.T) {
 	old, fresh, st := newHand(t), newHand(t), newStore(t)
