@@ -83,12 +83,15 @@ func (a *application) pruneAfter(ctx context.Context, s *settings, err error) er
 	if policyErr != nil {
 		return policyErr
 	}
+	m := newPruneMetrics()
 	pruneErr := s.eachStore(ctx, func(place store.Place) error {
 		result, err := a.pruneStore(ctx, s, place, policy, false)
 		a.log.Close()
+		m.add(place, result)
 		a.log.Info("pruned", report.F("store", place.String()), report.F("kept", len(result.Keep)), report.F("removed", len(result.Deleted)))
 		return err
 	})
+	pruneErr = a.keep(pruneErr, m.write(s, interrupted(ctx, pruneErr)))
 	if errors.Is(pruneErr, errOmissions) {
 		return pruneErr
 	}

@@ -22,7 +22,9 @@ func (a *application) commands() []*cli.Command {
 			join(copyFlags(), outputFlags()), a.copySets),
 		a.command("prune", "remove the sets that a policy does not keep, once the newest is known to be sound", "",
 			exampleLines("prune --keep-daily 7 --keep-weekly 5 --dry-run", "prune --keep-last 3 --json"),
-			join(under("Prune", []cli.Flag{onceFlag("dry-run", "say what would be removed, and change nothing")}), retentionFlags(), keyFlags(), outputFlags()), a.prune),
+			join(under("Prune", []cli.Flag{
+				onceFlag("dry-run", "say what would be removed, and change nothing"), metricsFlag(),
+			}), retentionFlags(), keyFlags(), outputFlags()), a.prune),
 		a.keyCommand(),
 		a.command("gc", "remove what killed runs left in the store", "", exampleLines("gc --store /backup"), nil, a.gc),
 		a.command("probe", "say what a backup would do with each database, and why", "",

@@ -109,11 +109,15 @@ func runFlags() []cli.Flag {
 		&cli.IntFlag{Name: "store-quorum", Usage: "with several stores: succeed when `N` of them have the whole set", Value: 1, EnvVars: env("store-quorum")},
 		stringFlag("store-patience", "with several stores: leave one behind that keeps the others waiting for this `TIME`", "1m"),
 		boolFlag("no-space-check", "do not compare the estimated size with the free space"),
-		stringFlag("metrics-file", "write Prometheus metrics to this `FILE` after the run", ""),
+		metricsFlag(),
 		stringFlag("before-hook", "run this `PROGRAM` first; the run does not begin when it fails", ""),
 		stringFlag("after-hook", "run this `PROGRAM` last, whatever the result, which it gets in its environment and as JSON", ""),
 		stringFlag("hook-timeout", "end a hook after this `TIME`; 0 is never", "10m"),
 	})
+}
+
+func metricsFlag() cli.Flag {
+	return stringFlag("metrics-file", "write Prometheus metrics to this `FILE` after the run", "")
 }
 
 func excludeDatabasesFlags() []cli.Flag {

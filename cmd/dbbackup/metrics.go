@@ -8,18 +8,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dbbackup/internal/backupset"
-	"dbbackup/internal/fault"
 	"dbbackup/internal/store"
 )
 
-// writeMetrics writes the run's result as a Prometheus textfile, in one
-// rename. When something last succeeded is read from the store, so that it is
-// right also after a run that failed.
+// writeMetrics writes the run's result as a Prometheus textfile. When something
+// last succeeded is read from the store, so that it is right also after a run that
+// failed.
 func (a *application) writeMetrics(ctx context.Context, s *settings, sum summary) error {
 	path := s.text("metrics-file", a.config.MetricsFile)
 	if path == "" {
 		return nil
 	}
+	old := readTextfile(path)
 	m := newMetrics()
 	m.run(sum)
 	for _, d := range sum.Databases {
@@ -28,10 +28,7 @@ func (a *application) writeMetrics(ctx context.Context, s *settings, sum summary
 	if err := m.successes(context.WithoutCancel(ctx), s); err != nil {
 		m.storeReadable.Set(0)
 	}
-	if err := prometheus.WriteToTextfile(path, m.registry); err != nil {
-		return fault.New(fault.Failed, "the folder must exist and be writable", "metrics file %s: %w", path, err)
-	}
-	return nil
+	return writeTextfile(path, m.registry, old.only(ofPrune))
 }
 
 type metrics struct {
@@ -44,15 +41,9 @@ type metrics struct {
 
 func newMetrics() *metrics {
 	m := &metrics{registry: prometheus.NewRegistry()}
-	one := func(name, help string) prometheus.Gauge {
-		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "dbbackup_" + name, Help: help})
-		m.registry.MustRegister(g)
-		return g
-	}
+	one := func(name, help string) prometheus.Gauge { return gauge(m.registry, name, help) }
 	each := func(name, help string) *prometheus.GaugeVec {
-		g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "dbbackup_database_" + name, Help: help}, []string{"database"})
-		m.registry.MustRegister(g)
-		return g
+		return gauges(m.registry, "database_"+name, help, "database")
 	}
 	m.lastRun = one("last_run_timestamp_seconds", "When the last run ended, successful or not.")
 	m.exitStatus = one("last_run_exit_code", "Exit code of the last run: 0 ok, 3 ok with declared omissions.")

@@ -12,10 +12,10 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// textfile is a metrics file as the node exporter reads it.
-type textfile map[string]*dto.MetricFamily
+// scraped is a metrics file as the node exporter reads it.
+type scraped map[string]*dto.MetricFamily
 
-func readMetrics(t *testing.T, path string) textfile {
+func readMetrics(t *testing.T, path string) scraped {
 	t.Helper()
 	in, err := os.Open(path)
 	if err != nil {
@@ -30,8 +30,8 @@ func readMetrics(t *testing.T, path string) textfile {
 	return families
 }
 
-// value finds a gauge's value, of a database or of the run.
-func (f textfile) value(name, database string) (float64, bool) {
+// value finds a gauge's value, of a database, of a store or of the run.
+func (f scraped) value(name, database string) (float64, bool) {
 	for _, m := range f[name].GetMetric() {
 		labels := m.GetLabel()
 		if database == "" && len(labels) == 0 || len(labels) == 1 && labels[0].GetValue() == database {
@@ -41,14 +41,14 @@ func (f textfile) value(name, database string) (float64, bool) {
 	return 0, false
 }
 
-func (f textfile) want(t *testing.T, name, database string, want float64) {
+func (f scraped) want(t *testing.T, name, database string, want float64) {
 	t.Helper()
 	if got, ok := f.value(name, database); !ok || got != want {
 		t.Errorf("%s of %q: got %v (found: %t), want %v", name, database, got, ok, want)
 	}
 }
 
-func (f textfile) wantRecent(t *testing.T, name, database string, since time.Time) {
+func (f scraped) wantRecent(t *testing.T, name, database string, since time.Time) {
 	t.Helper()
 	got, ok := f.value(name, database)
 	if !ok || got < float64(since.Unix()) || got > float64(time.Now().Unix()+1) {
@@ -145,5 +145,50 @@ func TestMetricsThatCannotBeWrittenFailTheRun(t *testing.T) {
 	got.want(t, exitFailed, "metrics file /nonexistent/x.prom", "the folder must exist")
 	if !strings.Contains(got.stdout, onlySet(t, store)) {
 		t.Errorf("standard output: got %s, want the set that was made", got.stdout)
+	}
+}
+
+// What prune did stands beside what backup did, whoever wrote last.
+func TestMetricsOfPrune(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	began, db := time.Now(), smallDatabase(t, c)
+	store, ids := severalSets(t, c, db, 3)
+	file := filepath.Join(t.TempDir(), "dbbackup.prom")
+	backup := []string{"backup", "single", db, "--store", store, "--metrics-file", file}
+	prune := pruning(store, "--keep-last", "2", "--metrics-file", file)
+	want := func(exit, kept, removed, left float64) scraped {
+		t.Helper()
+		m := readMetrics(t, file)
+		m.want(t, "dbbackup_prune_last_run_exit_code", "", exit)
+		m.wantRecent(t, "dbbackup_prune_last_run_timestamp_seconds", "", began)
+		m.wantRecent(t, "dbbackup_prune_last_success_timestamp_seconds", "", began)
+		m.want(t, "dbbackup_prune_sets_kept", store, kept)
+		m.want(t, "dbbackup_prune_sets_removed", store, removed)
+		m.want(t, "dbbackup_prune_sets_left", store, left)
+		return m
+	}
+	dbbackup(t, c.Env(), append(backup, "--keep-last", "3")...).must(t, exitOK)
+	m := want(exitOK, 3, 1, 0)
+	m.want(t, "dbbackup_last_run_exit_code", "", 0)
+	if bytes, _ := m.value("dbbackup_prune_removed_bytes", store); bytes <= 0 {
+		t.Errorf("%v bytes were removed", bytes)
+	}
+	success, _ := m.value("dbbackup_prune_last_success_timestamp_seconds", "")
+
+	release := immutable(t, filepath.Join(store, ids[1]))
+	dbbackup(t, nil, prune...).want(t, exitFailed, ids[1])
+	release()
+	m = want(exitFailed, 2, 0, 1)
+	m.want(t, "dbbackup_prune_last_success_timestamp_seconds", "", success)
+	m.want(t, "dbbackup_database_last_run_ok", db, 1) // the backup's are still there
+	dbbackup(t, c.Env(), backup...).must(t, exitOK)
+	want(exitFailed, 2, 0, 1)
+	dbbackup(t, nil, append(prune, "--dry-run")...).must(t, exitOK)
+	want(exitFailed, 2, 0, 1)
+	dbbackup(t, nil, prune...).must(t, exitOK)
+	m = want(exitOK, 2, 2, 0)
+	if again, _ := m.value("dbbackup_prune_last_success_timestamp_seconds", ""); again <= success {
+		t.Errorf("prune last succeeded at %v, want it after %v", again, success)
 	}
 }

@@ -76,11 +76,17 @@ func (a *application) prune(ctx context.Context, s *settings) error {
 	if err := policy.Validate(); err != nil { // also when no flag was given
 		return err
 	}
-	return s.eachStore(ctx, func(place store.Place) error {
-		result, err := a.pruneStore(ctx, s, place, policy, s.Bool("dry-run"))
+	dryRun, m := s.Bool("dry-run"), newPruneMetrics()
+	err = s.eachStore(ctx, func(place store.Place) error {
+		result, err := a.pruneStore(ctx, s, place, policy, dryRun)
 		a.log.Close()
+		m.add(place, result)
 		return a.keep(err, a.printPruned(s, place, result))
 	})
+	if dryRun {
+		return err
+	}
+	return a.keep(err, m.write(s, interrupted(ctx, err)))
 }
 
 // errKept means that sets stay which the store refused to delete: declared, as
