@@ -198,6 +198,10 @@ func TestT92SetsFromTheFutureTakeNoPlace(t *testing.T) {
 		garbage = append(garbage, futureSet(t, place, ids[2], time.Now().AddDate(0, 0, 1+day)))
 	}
 	all := slices.Concat(ids, garbage)
+	// Whoever asks for the latest set is told that it may not be.
+	if r := dbbackup(t, nil, "show", "--store", store).must(t, exitOK); !strings.Contains(r.stderr, garbage[4]+" lies 1") || !strings.Contains(r.stderr, "does not is "+ids[2]) {
+		t.Errorf("show says %s", r.stderr)
+	}
 	if got := idsOf(t, store); !slices.Equal(got, all) {
 		t.Fatalf("listed: %q, want %q", got, all)
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"dbbackup/internal/fault"
 	"dbbackup/internal/store"
@@ -29,7 +30,7 @@ type Want struct {
 // and not only some tables of it. A set that is named must hold the database.
 //
 // notes are for the operator: Latest passes over newer sets that are damaged or
-// lack something, and says so. An
+// lack something, and says so, and so it does of one that lies in the future. An
 // id that is given is returned even if its set is damaged: Open says why.
 func Resolve(ctx context.Context, st store.Store, ref string, want Want, options ...Option) (id string, notes []string, err error) {
 	entries, err := List(ctx, st, options...)
@@ -37,7 +38,7 @@ func Resolve(ctx context.Context, st store.Store, ref string, want Want, options
 		return "", nil, err
 	}
 	if ref == Latest {
-		return latest(entries, want)
+		return latest(entries, want, time.Now())
 	}
 	entry, err := find(st, entries, ref)
 	if err != nil {
@@ -78,15 +79,34 @@ func (e Entry) notes() []string {
 	return notes
 }
 
-func latest(entries []Entry, want Want) (string, []string, error) {
+// ClockSlack is how far the time of a set may be ahead of this host's clock.
+const ClockSlack = 10 * time.Minute
+
+// ahead says that a set hides others by its time. It is taken all the same: whose
+// clock is wrong, that host's or this one's, only a person can tell.
+func (e Entry) ahead(older []Entry, want Want, now time.Time) []string {
+	lead := e.Finished.Sub(now)
+	if lead <= ClockSlack {
+		return nil
+	}
+	note := fmt.Sprintf("backup set %s lies %s in the future: the clock of the host that made it is wrong, or this one's", e.ID, lead.Round(time.Minute))
+	for _, other := range slices.Backward(older) {
+		if other.Status == StatusComplete && other.lacks(want) == "" && other.Finished.Sub(now) <= ClockSlack {
+			return []string{note + "; the newest that does not is " + other.ID + ": name it to use it"}
+		}
+	}
+	return []string{note}
+}
+
+func latest(entries []Entry, want Want, now time.Time) (string, []string, error) {
 	var notes []string
-	for _, e := range slices.Backward(entries) {
+	for i, e := range slices.Backward(entries) {
 		switch lack := e.lacks(want); {
 		case e.Status == StatusDamaged, e.Status == StatusNewer:
 			notes = append(notes, fmt.Sprintf("passed over backup set %s, which is %s: %s", e.ID, e.Status, e.Reason))
 		case e.Status != StatusComplete:
 		case lack == "":
-			return e.ID, append(notes, e.notes()...), nil
+			return e.ID, slices.Concat(notes, e.ahead(entries[:i], want, now), e.notes()), nil
 		case len(e.Failures) > 0 || slices.Contains(e.Parts, want.Database):
 			notes = append(notes, fmt.Sprintf("passed over backup set %s: %s; name it with --set to use it", e.ID, lack))
 		}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"dbbackup/internal/backupset"
 )
 
 // Set is what the planner knows of one set.
@@ -39,9 +41,6 @@ type Kept struct {
 	Reasons []string
 }
 
-// clockSlack is how far a set may be ahead of this host's clock.
-const clockSlack = 10 * time.Minute
-
 // shrinkSample is how many earlier sets the newest one is compared with.
 const shrinkSample = 7
 
@@ -68,7 +67,7 @@ func NewPlan(policy Policy, now time.Time, sets []Set, suspended string) Plan {
 		case s.Unusable != "":
 			p.keep(s.ID, s.Unusable)
 			continue
-		case s.Finished.After(now.Add(clockSlack)):
+		case s.Finished.After(now.Add(backupset.ClockSlack)):
 			p.keep(s.ID, "its time lies in the future; it counts for nothing")
 			continue
 		case len(s.Databases) == 0:

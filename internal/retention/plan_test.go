@@ -9,6 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"dbbackup/internal/backupset"
 	"dbbackup/internal/fault"
 )
 
@@ -184,7 +185,7 @@ func TestPlanNeverHurts(t *testing.T) {
 			if s.Unusable != "" && gone[s.ID] {
 				t.Errorf("%s goes, which nobody understands", s.ID)
 			}
-			if s.Unusable != "" || s.Finished.After(noon.Add(clockSlack)) {
+			if s.Unusable != "" || s.Finished.After(noon.Add(backupset.ClockSlack)) {
 				continue
 			}
 			for _, d := range s.Databases {
