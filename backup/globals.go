@@ -141,9 +141,12 @@ func (r *run) dumpGlobals(ctx context.Context, g *globals) (err error) {
 // may read it. It is for the person who sets up the new server: restore does
 // not apply it.
 func (r *run) captureServerFiles(ctx context.Context, conn *pg.Conn, g *globals) error {
-	settings, err := conn.ServerSettings(ctx)
+	settings, all, err := conn.ServerSettings(ctx)
 	if err != nil {
 		return err
+	}
+	if !all {
+		g.omit("some settings of the server", "the role may not see all of them (pg_read_all_settings)")
 	}
 	text, err := json.MarshalIndent(settings, "", "  ")
 	if err != nil {

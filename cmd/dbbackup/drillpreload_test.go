@@ -33,4 +33,9 @@ func TestDrillPreloadsLibrariesOfTheSource(t *testing.T) {
 		t.Errorf("got %s%s, want the library named that is missing", got.stdout, got.stderr)
 	}
 	wantGone(t, folder)
+
+	// So is a single database.
+	single, folder := captured(t, c, "app", "--mode", "chunked"), drillDir(t)
+	dbbackup(t, c.Env(), "verify", "--drill", "--drill-dir", folder, "--store", single).
+		want(t, exitOK, "libraries=pg_stat_statements")
 }

@@ -301,6 +301,7 @@ func TestT101ModestRoleDeclaresWhatItLeavesOut(t *testing.T) {
 	dbbackup(t, env, "backup", "cluster", "--store", store).want(t, exitOmissions)
 	m := manifestOf(t, store)
 	wantOmission(t, m, "closed", "whole database")
+	wantOmission(t, m, "", "some settings of the server")
 	wantOmission(t, m, "app", `foreign table "public"."distant"`)
 	wantOmission(t, m, "app", "1 subscriptions")
 	wantOmission(t, m, "app", "options of 1 user mappings")

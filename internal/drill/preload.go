@@ -14,7 +14,7 @@ import (
 	"dbbackup/internal/throwaway"
 )
 
-// settingsObject is where a cluster's set keeps the settings of its server.
+// settingsObject is where a set keeps the settings of its server.
 const settingsObject = "server/settings.json"
 
 // start starts the throwaway server, with the libraries that the source preloads,
@@ -53,7 +53,7 @@ func (d *drill) start(ctx context.Context) (*throwaway.Server, error) {
 }
 
 // preloaded are the libraries that the source preloads, where the set says so: one
-// of a single database does not.
+// whose role may not see that setting does not.
 func (d *drill) preloaded(ctx context.Context) ([]string, error) {
 	if _, ok := d.o.Set.Object(settingsObject); !ok {
 		return nil, nil

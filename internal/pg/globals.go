@@ -82,10 +82,15 @@ type ServerSetting struct {
 }
 
 // ServerSettings lists the settings of the server that are not the built-in
-// defaults, less those of this session.
-func (c *Conn) ServerSettings(ctx context.Context) ([]ServerSetting, error) {
-	return rows(ctx, c, "list settings", func(row pgx.CollectableRow) (s ServerSetting, err error) {
+// defaults, less those of this session. Without all, some are hidden from this role:
+// shared_preload_libraries is among them.
+func (c *Conn) ServerSettings(ctx context.Context) (settings []ServerSetting, all bool, err error) {
+	if all, err = value[bool](ctx, c, "ask for privileges", "SELECT pg_has_role('pg_read_all_settings', 'USAGE')"); err != nil {
+		return nil, false, err
+	}
+	settings, err = rows(ctx, c, "list settings", func(row pgx.CollectableRow) (s ServerSetting, err error) {
 		return s, row.Scan(&s.Name, &s.Value, &s.Unit, &s.Source)
 	}, `SELECT name, coalesce(reset_val, ''), coalesce(unit, ''), source FROM pg_settings
 	     WHERE source NOT IN ('default', 'session', 'client', 'override') ORDER BY name`)
+	return settings, all, err
 }
