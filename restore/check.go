@@ -28,7 +28,7 @@ func (p *preparation) checkObjects(ctx context.Context, chosen []backupset.Datab
 	var objects []backupset.Object
 	var references []backupset.Reference
 	for _, d := range chosen {
-		if p.partly(d) || p.streams(d) || p.o.Salvage {
+		if p.partly(d) || p.streams(d) {
 			objects = append(objects, withoutRows(set, d)...)
 			continue
 		}
@@ -40,14 +40,19 @@ func (p *preparation) checkObjects(ctx context.Context, chosen []backupset.Datab
 			objects = append(objects, o)
 		}
 	}
-	if err := p.read(ctx, objects, references); err != nil {
-		return err
+	err := p.read(ctx, objects, references)
+	if err == nil {
+		err = notWritten(p.checkPlainDumps(ctx, chosen))
 	}
-	return notWritten(p.checkPlainDumps(ctx, chosen))
+	return withHint(p.damageHint(chosen), err)
 }
 
-// read reads objects to their ends.
+// read reads objects to their ends, before anything is written.
 func (p *preparation) read(ctx context.Context, objects []backupset.Object, references []backupset.Reference) error {
+	return notWritten(p.readToEnd(ctx, objects, references))
+}
+
+func (p *preparation) readToEnd(ctx context.Context, objects []backupset.Object, references []backupset.Reference) error {
 	total := int64(0)
 	for _, o := range objects {
 		total += o.Bytes
@@ -62,7 +67,7 @@ func (p *preparation) read(ctx context.Context, objects []backupset.Object, refe
 	if err == nil {
 		return ctx.Err()
 	}
-	return notWritten(err)
+	return err
 }
 
 func notWritten(err error) error {
@@ -108,7 +113,7 @@ func (p *Plan) open(object string) func(ctx context.Context) (io.ReadCloser, err
 }
 
 // checkTarget collects what the target lacks.
-func (p *preparation) checkTarget(ctx context.Context, chosen []backupset.Database) error {
+func (p *preparation) checkTarget(ctx context.Context) error {
 	if from := pgtool.VersionOf(p.o.Set.Manifest().Server.VersionNum); from.Major > pgtool.VersionOf(p.Server.VersionNum).Major {
 		p.problem("the set comes from PostgreSQL %s, and the server is %s: an older major version does not understand it", from, p.Server.Version)
 	}
@@ -122,8 +127,8 @@ func (p *preparation) checkTarget(ctx context.Context, chosen []backupset.Databa
 	if !p.Server.Superuser && !p.Server.CreateDB && !p.o.DataOnly {
 		p.problem("role %s may not create databases: it needs CREATEDB, or be a superuser", p.o.Target.User)
 	}
-	p.checkNames(chosen)
-	if err := p.checkExtensions(ctx, chosen); err != nil {
+	p.checkNames()
+	if err := p.checkExtensions(ctx); err != nil {
 		return err
 	}
 	for _, s := range p.Steps {
@@ -142,8 +147,9 @@ func (p *preparation) problem(format string, args ...any) {
 
 // checkNames looks for roles and tablespaces that the databases name and that
 // will not be there.
-func (p *preparation) checkNames(chosen []backupset.Database) {
-	for _, d := range chosen {
+func (p *preparation) checkNames() {
+	for _, s := range p.Steps {
+		d := s.Source
 		for _, role := range rolesOf(d) {
 			p.checkRole(d, role)
 		}
@@ -180,7 +186,7 @@ func (p *preparation) checkRole(d backupset.Database, role string) {
 	}
 }
 
-func (p *preparation) checkExtensions(ctx context.Context, chosen []backupset.Database) error {
+func (p *preparation) checkExtensions(ctx context.Context) error {
 	if p.o.DataOnly {
 		return nil
 	}
@@ -188,11 +194,11 @@ func (p *preparation) checkExtensions(ctx context.Context, chosen []backupset.Da
 	if err != nil {
 		return err
 	}
-	for _, d := range chosen {
-		for _, e := range d.Extensions {
+	for _, s := range p.Steps {
+		for _, e := range s.Source.Extensions {
 			if !slices.Contains(available, e) {
 				p.problem("extension %s is not installed on the server, and database %s needs it: install its package",
-					pgname.Printable(e), pgname.Printable(d.Name))
+					pgname.Printable(e), pgname.Printable(s.Source.Name))
 			}
 		}
 	}

@@ -25,6 +25,7 @@ type Outcome struct {
 	Took     time.Duration
 	Problems []pgtool.ObjectError // objects that the target refused
 	Lost     []pgcopy.Loss        // what a salvage could not restore
+	Gone     *Gone                // with a salvage: nothing of it could be restored
 	KeptAs   string               // where an incomplete database was left to be looked at
 	Err      error
 }
@@ -50,6 +51,10 @@ func (p *Plan) Execute(ctx context.Context) ([]Outcome, error) {
 		if o.Err != nil {
 			failures = append(failures, o.Err)
 		}
+	}
+	for i := range p.Gone {
+		g := &p.Gone[i]
+		outcomes = append(outcomes, Outcome{Name: g.Source.Name, Source: g.Source, Gone: g})
 	}
 	return outcomes, errors.Join(failures...)
 }

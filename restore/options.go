@@ -32,7 +32,7 @@ type Options struct {
 	Jobs                 int
 	Replace              bool // --clean: existing databases may be replaced
 	Analyze              bool
-	Salvage              bool  // Single: restore the sound chunks of a damaged set, and say what is lost
+	Salvage              bool  // restore what is sound of a damaged set, and say what is lost
 	Checked              bool  // the caller has just found every digest of the set good: it need not be read again
 	DryRun               bool  // nothing will be executed: every digest is checked by Prepare
 	MaintenanceMemory    int64 // bytes for each session that builds indexes; 0: as the server is set
@@ -54,8 +54,6 @@ func (o Options) Validate() error {
 		return fault.New(fault.Usage, "", "--schema-only and --data-only exclude each other")
 	case o.DataOnly && o.Replace:
 		return fault.New(fault.Usage, "", "--data-only loads into an existing database, --clean replaces it")
-	case o.Salvage && !single:
-		return fault.New(fault.Usage, "restore the databases one by one: dbbackup restore single NAME --salvage", "a cluster cannot be salvaged as a whole")
 	case o.Salvage && o.SchemaOnly:
 		return fault.New(fault.Usage, "", "--salvage is about rows, and --schema-only restores none")
 	case o.Salvage && o.Replace:

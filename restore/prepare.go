@@ -57,8 +57,11 @@ type Plan struct {
 	// Omitted is what the set does not have, or the target cannot take, and
 	// will be missing.
 	Omitted []string
+	// Gone are the databases of which a salvage can restore nothing.
+	Gone []Gone
 
 	o       Options
+	damaged bool // a salvage found something of the set damaged or missing
 	tools   pgtool.Tools
 	globals []sqltext.GlobalStatement
 	fetched []func() error // remove what was fetched from the store
@@ -108,6 +111,24 @@ func (p *preparation) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	plan := p.planSound
+	if p.o.Salvage {
+		plan = p.salvage
+	}
+	if err := plan(ctx, chosen); err != nil {
+		return err
+	}
+	if err := p.checkTarget(ctx); err != nil {
+		return err
+	}
+	if len(p.problems) > 0 {
+		return fault.New(fault.Precondition, "nothing was written; mend these and run it again", "restore: %w", p.problems.sorted())
+	}
+	return nil
+}
+
+// planSound plans the restore of databases whose objects must be sound.
+func (p *preparation) planSound(ctx context.Context, chosen []backupset.Database) error {
 	if err := p.checkObjects(ctx, chosen); err != nil {
 		return err
 	}
@@ -119,20 +140,7 @@ func (p *preparation) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	check := p.checkChunks
-	if p.o.Salvage {
-		check = p.salvage
-	}
-	if err := check(ctx); err != nil {
-		return err
-	}
-	if err := p.checkTarget(ctx, chosen); err != nil {
-		return err
-	}
-	if len(p.problems) > 0 {
-		return fault.New(fault.Precondition, "nothing was written; mend these and run it again", "restore: %w", p.problems.sorted())
-	}
-	return nil
+	return p.checkChunks(ctx)
 }
 
 // survey asks the target what it is and what it has.
@@ -227,7 +235,11 @@ func (p *preparation) planDatabase(ctx context.Context, d backupset.Database) er
 	if p.o.Kind == backupset.Single {
 		s.Name = p.o.as()
 	}
-	if err := p.readProperties(ctx, &s); err != nil {
+	read := p.readProperties
+	if p.o.Salvage {
+		read = p.salvageProperties
+	}
+	if err := read(ctx, &s); err != nil {
 		return err
 	}
 	if err := p.dropUnknownSettings(ctx, &s); err != nil {
@@ -236,7 +248,7 @@ func (p *preparation) planDatabase(ctx context.Context, d backupset.Database) er
 	if d.Mode == backupset.Chunked {
 		contents, err := p.o.Set.Contents(ctx, &d)
 		if err != nil {
-			return err
+			return withHint(noContentsHint, err)
 		}
 		s.contents = contents
 	}

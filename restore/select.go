@@ -37,7 +37,11 @@ func (p *preparation) readArchive(ctx context.Context, s *Step) error {
 	if s.Source.Mode == backupset.Plain {
 		return nil
 	}
-	if err := p.openArchive(ctx, s); err != nil {
+	open := p.openArchive
+	if p.o.Salvage && s.contents != nil { // what pg_dump wrote is known to be sound
+		open = p.openDamaged
+	}
+	if err := open(ctx, s); err != nil {
 		return fmt.Errorf("archive of database %s: %w", pgname.Printable(s.Source.Name), err)
 	}
 	if s.contents != nil {

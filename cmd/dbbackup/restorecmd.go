@@ -35,7 +35,7 @@ func (a *application) restoreSingle(ctx context.Context, s *settings) error {
 	return a.restore(ctx, s, restore.Options{
 		Kind: backupset.Single, Database: s.Args().First(), As: s.String("target-db"),
 		Tables: s.StringSlice("table"), Schemas: s.StringSlice("schema"),
-		SchemaOnly: s.Bool("schema-only"), DataOnly: s.Bool("data-only"), Salvage: s.Bool("salvage"),
+		SchemaOnly: s.Bool("schema-only"), DataOnly: s.Bool("data-only"),
 		NoOwner: s.Bool("no-owner"), NoACL: s.Bool("no-acl"), MapRoles: roles,
 	})
 }
@@ -48,7 +48,7 @@ func (a *application) restore(ctx context.Context, s *settings, o restore.Option
 	facts, limits := s.hostFacts(ctx)
 	o.Jobs = s.orLimit("jobs", a.config.Jobs, limits.Jobs)
 	o.Replace, o.Analyze, o.Search, o.Report, o.Now = s.Bool("clean"), !s.Bool("no-analyze"), s.search(), a.log, time.Now
-	o.DryRun = s.Bool("dry-run")
+	o.DryRun, o.Salvage = s.Bool("dry-run"), s.Bool("salvage")
 	if err := o.Validate(); err != nil {
 		return err
 	}
@@ -98,19 +98,31 @@ func (a *application) carryOut(ctx context.Context, s *settings, o restore.Optio
 	outcomes, err := plan.Execute(ctx)
 	a.log.Close() // the bars end before the table begins
 	if plan.Lost() {
-		for _, o := range outcomes {
-			for _, l := range o.Lost {
-				a.log.Warn("lost: " + l.String())
-			}
-			for _, refused := range o.Problems {
-				a.log.Warn("refused: " + refused.String())
-			}
-		}
+		a.warnOfLosses(o, outcomes)
 	}
 	if err == nil && len(plan.Omitted) > 0 {
 		err = errOmissions
 	}
 	return a.keep(err, a.printRestored(s, o.Set.ID(), outcomes, err))
+}
+
+// warnOfLosses says once more what a salvage could not restore.
+func (a *application) warnOfLosses(o restore.Options, outcomes []restore.Outcome) {
+	for _, outcome := range outcomes {
+		of := ""
+		if o.Kind == backupset.Cluster {
+			of = "database " + pgname.Printable(outcome.Name) + ": "
+		}
+		if outcome.Gone != nil {
+			a.log.Warn("lost: " + outcome.Gone.String())
+		}
+		for _, l := range outcome.Lost {
+			a.log.Warn("lost: " + of + l.String())
+		}
+		for _, refused := range outcome.Problems {
+			a.log.Warn("refused: " + of + refused.String())
+		}
+	}
 }
 
 // confirm asks before databases are replaced: on a terminal, or by --confirm.
@@ -217,6 +229,7 @@ type restoredDatabase struct {
 	Refused []string `json:"refused,omitempty"`
 	KeptAs  string   `json:"kept_as,omitempty"`
 	Lost    []lost   `json:"lost,omitempty"`
+	gone    string
 }
 
 // lost is a chunk that a salvage could not restore: rows of a table's pages, or of
@@ -263,6 +276,9 @@ func (a *application) printRestored(s *settings, set string, outcomes []restore.
 
 // printLost says what a salvage left out, once more at the end.
 func (d restoredDatabase) printLost(out *printer) {
+	if d.gone != "" {
+		out.wrapped("", "Lost: "+d.gone)
+	}
 	if len(d.Lost) == 0 {
 		return
 	}
@@ -284,7 +300,10 @@ func restored(o restore.Outcome) restoredDatabase {
 		d.Result = "incomplete"
 		d.Lost = append(d.Lost, lost{l.Table, l.FirstPage, l.EndPage, l.FirstOID, l.LastOID, l.Rows, l.Object, l.Err.Error(), l.String()})
 	}
-	if o.Err != nil {
+	switch {
+	case o.Gone != nil:
+		d.Action, d.Result, d.Error, d.gone = "none", "lost", o.Gone.Err.Error(), o.Gone.String()
+	case o.Err != nil:
 		d.Result, d.Error = "failed", o.Err.Error()
 	}
 	return d

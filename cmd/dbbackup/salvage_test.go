@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -174,5 +175,91 @@ func TestSalvageIsRefused(t *testing.T) {
 	store := captured(t, c, db, "--mode", "chunked")
 	for _, other := range []string{"--schema-only", "--clean"} {
 		dbbackup(t, c.Env(), restoring(store, db, "--salvage", other)...).want(t, exitUsage, "--salvage")
+	}
+}
+
+// A whole cluster is salvaged as far as it goes: of each database what is sound, and
+// what is gone is named, by database; without --salvage, nothing is written.
+func TestSalvageOfACluster(t *testing.T) {
+	t.Parallel()
+	c := shared.Start(t)
+	for _, db := range []string{"dumped", "part", "sound", "unknown"} {
+		c.CreateDatabase(t, db)
+		c.Exec(t, db, "CREATE TABLE t AS SELECT g AS id, md5(g::text) AS word FROM generate_series(1, 3000) g; CREATE TABLE other AS TABLE t")
+	}
+	file := configFile(t, "databases: {dumped: {mode: custom}, sound: {mode: custom}}\n")
+	store := newStore(t)
+	dbbackup(t, c.Env(), "backup", "cluster", "--config", file, "--store", store, "--chunked-over", "1", "--chunk-size", "64kB").must(t, exitOK)
+	set := filepath.Join(store, onlySet(t, store))
+	rows, object := int64(0), chunkOf(t, set, "part", "t")
+	for _, table := range readContents(t, filepath.Join(set, "databases/part.chunks", backupset.ContentsName)).Tables {
+		for _, k := range table.Chunks {
+			if k.Object == object {
+				rows += k.Rows
+			}
+		}
+	}
+	for _, object := range []string{object, "globals.sql", "databases/part.properties.json", "databases/part.create.sql", "databases/dumped.dump", "databases/unknown.chunks/" + backupset.ContentsName} {
+		flipByte(t, filepath.Join(set, object))
+	}
+	for _, db := range []string{"dumped", "part", "sound", "unknown"} {
+		c.DropDatabase(t, db)
+	}
+	dbbackup(t, c.Env(), "restore", "cluster", "--store", store).want(t, exitIntegrity, "nothing was written", "hint: restore another set; where there is none, --salvage")
+
+	got := dbbackup(t, c.Env(), "restore", "cluster", "--store", store, "--salvage", "--json")
+	got.want(t, exitOmissions, "lost: all of database dumped: ", "with pg_restore: docs/runbook-lost-table.md",
+		"lost: all of database unknown: ", `docs/runbook-lost-table.md, "contents.json is damaged"`,
+		"will be missing: roles and tablespaces", "globals.sql", "privileges, settings and comment of database part itself",
+		fmt.Sprintf("lost: database part: %d rows of table public.t", rows))
+	var result salvaged
+	got.decode(t, &result)
+	ended := map[string]string{}
+	for _, d := range result.Databases {
+		ended[d.Name] = d.Result
+	}
+	want := map[string]string{"dumped": "lost", "part": "incomplete", "postgres": "ok", "sound": "ok", "template1": "ok", "unknown": "lost"}
+	if result.Result != "omissions" || !maps.Equal(ended, want) {
+		t.Errorf("result: got %s, %v, want omissions, %v", result.Result, ended, want)
+	}
+	wantTables(t, c, "part", "other 3000", fmt.Sprintf("t %d", 3000-rows))
+	wantTables(t, c, "sound", "other 3000", "t 3000")
+	for _, db := range []string{"dumped", "unknown"} {
+		if hasDatabase(t, c, db) || unfinished(t, c, db) != "" {
+			t.Errorf("database %s is there, and nothing of it could be restored", db)
+		}
+	}
+	c.Exec(t, "postgres", "CREATE ROLE anybody")
+	const may = "SELECT has_database_privilege('anybody', 'part', 'CONNECT'), has_database_privilege('anybody', 'sound', 'CONNECT')"
+	if got := strings.Join(c.Query(t, "postgres", may)[0], " "); got != "f t" {
+		t.Errorf("who may connect: got %s, want f t: the privileges of part are lost", got)
+	}
+	dbbackup(t, c.Env(), restoring(store, "unknown", "--salvage")...).
+		want(t, exitIntegrity, backupset.ContentsName, `hint: restore another set, a newer incremental one among them`)
+}
+
+// Rows whose definitions are damaged can be loaded into tables that somebody else
+// made: nothing that was asked for is lost.
+func TestSalvageOfRowsWithoutDefinitions(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db, into := smallDatabase(t, c), c.FreeName(t)
+	c.Exec(t, db, `CREATE SEQUENCE s; SELECT setval('s', 42); SELECT lo_from_bytea(0, 'large')`)
+	store := captured(t, c, db, "--mode", "chunked")
+	set := onlySet(t, store)
+	run := func(args ...string) result {
+		return dbbackup(t, c.Env(), restoring(store, db, append(args, "--set", set)...)...)
+	}
+	run("--target-db", into, "--schema-only").must(t, exitOK)
+	flipByte(t, filepath.Join(store, set, "databases", db+".chunks", backupset.SchemaName))
+	run("--target-db", c.FreeName(t), "--salvage").want(t, exitIntegrity, backupset.SchemaName, "hint: make the definitions from another set", "--data-only --salvage")
+	run("--target-db", into, "--data-only").want(t, exitIntegrity, backupset.SchemaName)
+	run("--target-db", into, "--data-only", "--salvage", "--table", "branches").want(t, exitOK, "--data-only does not need them")
+	wantTables(t, c, into, "accounts 0", "branches 200")
+	c.Exec(t, into, "TRUNCATE branches")
+	run("--target-db", into, "--data-only", "--salvage").want(t, exitOK)
+	wantTables(t, c, into, "accounts 300", "branches 200")
+	if got := c.QueryString(t, into, "SELECT (SELECT count(*) FROM pg_largeobject_metadata) || ' ' || last_value FROM s"); got != "1 42" {
+		t.Errorf("large objects and the sequence: got %s, want 1 42", got)
 	}
 }
