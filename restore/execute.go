@@ -327,7 +327,10 @@ func (p *Plan) goesOn(ctx context.Context, conn *pg.Conn, s Step, temporary stri
 	if err := conn.EndOwnSessions(ctx, temporary); err != nil { // those of the attempt that was killed
 		return false, err
 	}
-	return pgcopy.Continues(ctx, p.o.Target, temporary, p.optionsOf(s))
+	// What an attempt that met the damage has loaded is not loaded again.
+	sound := s
+	sound.lost = nil
+	return pgcopy.Continues(ctx, p.o.Target, temporary, p.optionsOf(s), p.optionsOf(sound))
 }
 
 func (p *Plan) propertyOptions() pg.PropertyOptions {

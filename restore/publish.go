@@ -147,8 +147,14 @@ func (p *Plan) leave(ctx context.Context, conn *pg.Conn, s Step, temporary strin
 		o.KeptAs = temporary
 		how := "run the same restore again: it goes on where this one stopped"
 		if fault.Is(err, fault.Integrity) {
-			how = "put the damaged object back and run the same restore again, or " + salvageHint
+			salvage := "the same with --salvage"
+			if p.o.Kind == backupset.Cluster {
+				salvage = "`restore single " + pgname.Printable(s.Source.Name) + " --salvage`"
+			}
+			how = "put the object back, or use another store that has the set, and run the same restore again: it goes on where this one stopped; " +
+				"where there is none, " + salvage + " goes on without what is damaged"
 		}
+		how += "; to give it up: DROP DATABASE " + temporary
 		return errors.Join(err, fault.Keeping(how, "what was restored so far is kept as database "+temporary))
 	}
 	if !errors.As(err, &refused) && !errors.As(err, &unpublished) {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -261,5 +262,65 @@ func TestSalvageOfRowsWithoutDefinitions(t *testing.T) {
 	wantTables(t, c, into, "accounts 300", "branches 200")
 	if got := c.QueryString(t, into, "SELECT (SELECT count(*) FROM pg_largeobject_metadata) || ' ' || last_value FROM s"); got != "1 42" {
 		t.Errorf("large objects and the sequence: got %s, want 1 42", got)
+	}
+}
+
+// A damaged chunk is found while the others are loaded. What was loaded is kept, and
+// the error says where, and how to go on: with the object put back, from another
+// store, or without what is damaged. No row is loaded twice.
+func TestDamageFoundWhileLoadingIsGoneOnWith(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db := family(t, c)
+	store, other := captured(t, c, db, "--mode", "chunked", "--chunk-size", "64kB"), newStore(t)
+	id := onlySet(t, store)
+	dbbackup(t, nil, "copy", id, "--from", store, "--to", other).must(t, exitOK)
+	last := backupset.Chunk{}
+	for _, table := range readContents(t, filepath.Join(store, id, "databases", db+".chunks", backupset.ContentsName)).Tables {
+		for _, k := range table.Chunks {
+			if last.Object == "" || k.RawBytes < last.RawBytes { // the largest are loaded first
+				last = k
+			}
+		}
+	}
+	object := filepath.Join(store, id, last.Object)
+	content := readFile(t, object)
+	content[last.Offset+last.Bytes/2] ^= 1
+	writeFile(t, object, content, 0o600)
+
+	names := map[string]string{}
+	for _, way := range []string{"put back", "other store", "salvage"} {
+		to := c.FreeName(t)
+		names[way] = to
+		got := dbbackup(t, c.Env(), restoring(store, db, "--target-db", to, "--jobs", "1")...)
+		left := unfinished(t, c, to)
+		got.want(t, exitIntegrity, last.Object, "kept as database "+left, "DROP DATABASE "+left, "another store that has the set", "--salvage")
+		if left == "" || hasDatabase(t, c, to) || loaded(t, c, to) == 0 {
+			t.Fatalf("%s: %d chunks are loaded into %q", way, loaded(t, c, to), left)
+		}
+	}
+	goOn := func(code int, way, store string, args ...string) {
+		t.Helper()
+		got := dbbackup(t, c.Env(), restoring(store, db, append(args, "--target-db", names[way], "--jobs", "1")...)...)
+		got.want(t, code, "going on with an interrupted restore")
+		wantQuiet(t, c, names[way])
+	}
+	goOn(exitOmissions, "salvage", store, "--salvage")
+	goOn(exitOK, "other store", other)
+	if err := os.Remove(object); err != nil { // copy looks at what is missing, and at sizes
+		t.Fatal(err)
+	}
+	dbbackup(t, nil, "copy", id, "--from", other, "--to", store).must(t, exitOK)
+	goOn(exitOK, "put back", store)
+	const sums = "SELECT (SELECT count(*) || md5(string_agg(t::text, ',' ORDER BY id)) FROM child t) || (SELECT count(*) || md5(string_agg(t::text, ',' ORDER BY id)) FROM parent t)"
+	want := c.QueryString(t, db, sums)
+	for _, way := range []string{"put back", "other store"} {
+		if c.QueryString(t, names[way], sums) != want {
+			t.Errorf("%s: the rows are others than those of the source", way)
+		}
+	}
+	const rows = "SELECT (SELECT count(*) FROM child) + (SELECT count(*) FROM parent)"
+	if got, want := c.QueryString(t, names["salvage"], rows), strconv.FormatInt(8000-last.Rows, 10); got != want {
+		t.Errorf("salvage: got %s rows, want %s", got, want)
 	}
 }

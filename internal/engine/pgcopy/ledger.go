@@ -3,6 +3,7 @@ package pgcopy
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"dbbackup/internal/pg"
 	"dbbackup/internal/pgname"
@@ -28,7 +29,12 @@ func makeLedger(ctx context.Context, conn *pg.Stream, options string) error {
 		ledgerSchema, ledgerTable, ledgerTable, pgname.Literal(optionsStep+options)))
 }
 
-const optionsStep = "options "
+// What the names of steps begin with.
+const (
+	optionsStep  = "options "
+	postDataStep = "post-data "
+	refreshStep  = "refresh "
+)
 
 // readLedger reads it; nil where there is none.
 func readLedger(ctx context.Context, conn *pg.Stream) (*ledger, error) {
@@ -53,15 +59,35 @@ func noted(step string) string {
 }
 
 // Continues reports whether a database holds a replay that was interrupted and
-// can be gone on with: of the same options.
-func Continues(ctx context.Context, endpoint *pg.Endpoint, database, options string) (bool, error) {
+// can be gone on with: one of the same options, or one of the options instead that
+// has not come further than rows, which is of the given options from then on.
+func Continues(ctx context.Context, endpoint *pg.Endpoint, database, options, instead string) (bool, error) {
 	conn, err := endpoint.ConnectStream(ctx, database)
 	if err != nil {
 		return false, err
 	}
-	defer conn.Close(ctx) //nolint:errcheck // only read from
+	defer conn.Close(ctx) //nolint:errcheck // every statement was acknowledged
 	l, err := readLedger(ctx, conn)
-	return l != nil && l.done[optionsStep+options], err
+	switch {
+	case l == nil || err != nil:
+		return false, err
+	case l.done[optionsStep+options]:
+		return true, nil
+	case !l.done[optionsStep+instead] || l.pastRows():
+		return false, nil
+	}
+	return true, conn.Exec(ctx, "note other options", fmt.Sprintf("UPDATE %s SET step = %s WHERE step = %s",
+		ledgerTable, pgname.Literal(optionsStep+options), pgname.Literal(optionsStep+instead)))
+}
+
+// pastRows reports whether something was begun that is made of rows.
+func (l *ledger) pastRows() bool {
+	for step := range l.done {
+		if strings.HasPrefix(step, postDataStep) || strings.HasPrefix(step, refreshStep) {
+			return true
+		}
+	}
+	return false
 }
 
 func dropLedger(ctx context.Context, conn *pg.Stream) error {

@@ -311,7 +311,7 @@ func (p *replay) complete(ctx context.Context) error {
 	}
 	defer conn.Close(ctx) //nolint:errcheck // every statement was acknowledged
 	for i, s := range p.archive.Steps(pgarchive.PostData) {
-		begun, done := fmt.Sprintf("post-data %d begun", i), fmt.Sprintf("post-data %d", i)
+		begun, done := fmt.Sprintf(postDataStep+"%d begun", i), fmt.Sprintf(postDataStep+"%d", i)
 		if p.ledger.done[done] {
 			continue
 		}
@@ -351,7 +351,7 @@ func (p *replay) refresh(ctx context.Context) error {
 	defer conn.Close(ctx) //nolint:errcheck // every statement was acknowledged
 	for _, v := range p.load.Contents.MaterializedViews {
 		name := pgname.Table{Schema: v.Schema, Name: v.Name}
-		step := "refresh " + name.String()
+		step := refreshStep + name.String()
 		if !v.Populated || p.ledger.done[step] || !p.wanted("MATERIALIZED VIEW DATA", v.Schema, v.Name) {
 			continue
 		}
