@@ -7,7 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -140,6 +142,43 @@ func immutable(t testing.TB, path string) (release func()) {
 			t.Error(err)
 		}
 	}
+}
+
+// T21: every sync of the store takes its time. The run shows how far it is, and holds
+// no more in memory than else.
+func TestT21SlowDisk(t *testing.T) {
+	t.Parallel()
+	need(t, "strace")
+	c := shared.Cluster(t)
+	db := c.Database(t)
+	c.Exec(t, db, `CREATE TABLE t(id int, raw bytea, page text); ALTER TABLE t ALTER raw SET STORAGE EXTERNAL, ALTER page SET STORAGE PLAIN;
+		INSERT INTO t SELECT g, decode(repeat(md5(g::text), 327680), 'hex'), repeat('x', 6000) FROM generate_series(1, 10) g`) // 10 pages, 5 MB each
+	args := func(store string) []string {
+		return []string{"backup", "single", db, "--store", store, "--mode", "chunked", "--chunk-size", "5MB", "--compression", "none", "--jobs", "2"}
+	}
+	quick := start(t, c.Env(), args(newStore(t))...)
+	quick.wait(t).must(t, exitOK)
+
+	store, began := newStore(t), time.Now()
+	s := startOnScreenUnder(t, c.Env(), []string{"strace", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=60000"}, args(store)...)
+	amounts := map[string]bool{}
+	eventually(t, "the bar has moved twice", func() bool {
+		for _, bar := range regexp.MustCompile(`(?m)^`+db+` +\[[=> ]+\] +\d+% +(\d[\d.]* MB)`).FindAllStringSubmatch(s.text(), -1) {
+			amounts[bar[1]] = true
+		}
+		return len(amounts) >= 3
+	})
+	if code, _ := s.wait(t); code != exitOK {
+		t.Errorf("exit code: got %d, want 0", code)
+	}
+	if took := time.Since(began); took < 1500*time.Millisecond {
+		t.Errorf("the run took %s: the disk was not slow", took)
+	}
+	usage, ok := s.cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	if allowed := quick.peakRSS(t) + 20<<20; !ok || usage.Maxrss<<10 > allowed {
+		t.Errorf("peak memory: got %d MB, want %d at most", usage.Maxrss>>10, allowed>>20)
+	}
+	wantSound(t, store, 1)
 }
 
 // T22: links wait where the run will write.

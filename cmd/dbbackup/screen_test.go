@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -34,10 +35,17 @@ const screenColumns = 80
 // ends it.
 func startOnScreen(t *testing.T, env []string, args ...string) *screen {
 	t.Helper()
+	return startOnScreenUnder(t, env, nil, args...)
+}
+
+// startOnScreenUnder is startOnScreen by another program, see startUnder.
+func startOnScreenUnder(t *testing.T, env, wrapper []string, args ...string) *screen {
+	t.Helper()
+	argv := append(append(slices.Clone(wrapper), "dbbackup"), args...)
 	s := &screen{}
 	s.open(t)
 	ctx, cancel := context.WithTimeout(context.Background(), runLimit)
-	s.cmd = exec.CommandContext(ctx, "dbbackup", args...)
+	s.cmd = exec.CommandContext(ctx, argv[0], argv[1:]...)
 	s.cmd.Env, s.cmd.Dir = append(hermeticEnv(t), env...), t.TempDir()
 	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = s.side, s.side, s.side
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
