@@ -191,7 +191,8 @@ func TestSalvageOfACluster(t *testing.T) {
 	file := configFile(t, "databases: {dumped: {mode: custom}, sound: {mode: custom}}\n")
 	store := newStore(t)
 	dbbackup(t, c.Env(), "backup", "cluster", "--config", file, "--store", store, "--chunked-over", "1", "--chunk-size", "64kB").must(t, exitOK)
-	set := filepath.Join(store, onlySet(t, store))
+	id := onlySet(t, store)
+	set := filepath.Join(store, id)
 	rows, object := int64(0), chunkOf(t, set, "part", "t")
 	for _, table := range readContents(t, filepath.Join(set, "databases/part.chunks", backupset.ContentsName)).Tables {
 		for _, k := range table.Chunks {
@@ -200,15 +201,19 @@ func TestSalvageOfACluster(t *testing.T) {
 			}
 		}
 	}
-	for _, object := range []string{object, "globals.sql", "databases/part.properties.json", "databases/part.create.sql", "databases/dumped.dump", "databases/unknown.chunks/" + backupset.ContentsName} {
+	for _, object := range []string{object, "globals.sql", "databases/part.properties.json", "databases/part.create.sql", "databases/dumped.dump"} {
 		flipByte(t, filepath.Join(set, object))
+	}
+	if err := os.Remove(filepath.Join(set, "databases/unknown.chunks", backupset.ContentsName)); err != nil {
+		t.Fatal(err)
 	}
 	for _, db := range []string{"dumped", "part", "sound", "unknown"} {
 		c.DropDatabase(t, db)
 	}
-	dbbackup(t, c.Env(), "restore", "cluster", "--store", store).want(t, exitIntegrity, "nothing was written", "hint: restore another set; where there is none, --salvage")
+	dbbackup(t, c.Env(), "restore", "cluster", "--store", store).want(t, exitNotFound, "which is damaged", "--set SET --salvage")
+	dbbackup(t, c.Env(), "restore", "cluster", "--store", store, "--set", id).want(t, exitIntegrity, "nothing was written", "hint: restore another set; where there is none, --salvage")
 
-	got := dbbackup(t, c.Env(), "restore", "cluster", "--store", store, "--salvage", "--json")
+	got := dbbackup(t, c.Env(), "restore", "cluster", "--store", store, "--set", id, "--salvage", "--json")
 	got.want(t, exitOmissions, "lost: all of database dumped: ", "with pg_restore: docs/runbook-lost-table.md",
 		"lost: all of database unknown: ", `docs/runbook-lost-table.md, "contents.json is damaged"`,
 		"will be missing: roles and tablespaces", "globals.sql", "privileges, settings and comment of database part itself",
@@ -235,7 +240,7 @@ func TestSalvageOfACluster(t *testing.T) {
 	if got := strings.Join(c.Query(t, "postgres", may)[0], " "); got != "f t" {
 		t.Errorf("who may connect: got %s, want f t: the privileges of part are lost", got)
 	}
-	dbbackup(t, c.Env(), restoring(store, "unknown", "--salvage")...).
+	dbbackup(t, c.Env(), restoring(store, "unknown", "--set", id, "--salvage")...).
 		want(t, exitIntegrity, backupset.ContentsName, `hint: restore another set, a newer incremental one among them`)
 }
 

@@ -100,10 +100,14 @@ func (e Entry) ahead(older []Entry, want Want, now time.Time) []string {
 
 func latest(entries []Entry, want Want, now time.Time) (string, []string, error) {
 	var notes []string
+	hint := "list shows the sets of a store"
 	for i, e := range slices.Backward(entries) {
 		switch lack := e.lacks(want); {
 		case e.Status == StatusDamaged, e.Status == StatusNewer:
 			notes = append(notes, fmt.Sprintf("passed over backup set %s, which is %s: %s", e.ID, e.Status, e.Reason))
+			if e.Status == StatusDamaged {
+				hint = "list shows the sets of a store; of a damaged one `restore ... --set SET --salvage` restores what is sound"
+			}
 		case e.Status != StatusComplete:
 		case lack == "":
 			return e.ID, slices.Concat(notes, e.ahead(entries[:i], want, now), e.notes()), nil
@@ -118,7 +122,7 @@ func latest(entries []Entry, want Want, now time.Time) (string, []string, error)
 	if want.Database != "" {
 		what = fmt.Sprintf("%s holds the database %q", what, want.Database)
 	}
-	return "", notes, fault.New(fault.NotFound, "list shows the sets of a store", "%s", strings.Join(append([]string{what}, notes...), "; "))
+	return "", notes, fault.New(fault.NotFound, hint, "%s", strings.Join(append([]string{what}, notes...), "; "))
 }
 
 // find returns the entry that ref names by path, id or beginning of an id.
