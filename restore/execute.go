@@ -87,7 +87,7 @@ func (p *Plan) restoreLocked(ctx context.Context, s Step, o *Outcome, task repor
 		return err
 	}
 	defer conn.Close(ctx) //nolint:errcheck // every statement was acknowledged
-	free, err := conn.TryLock(ctx, s.Name)
+	free, err := takeLock(ctx, conn, s.Name)
 	if err != nil {
 		return err
 	}
@@ -101,6 +101,28 @@ func (p *Plan) restoreLocked(ctx context.Context, s Step, o *Outcome, task repor
 		return p.loadInto(ctx, s, o, task)
 	default:
 		return p.build(ctx, conn, s, o, task)
+	}
+}
+
+// A restore that was killed holds its lock until the server has noticed, which takes
+// it a moment.
+const (
+	lockPatience = 2 * time.Second
+	lockEvery    = 100 * time.Millisecond
+)
+
+// takeLock locks a database's name, and reports whether nobody else holds it.
+func takeLock(ctx context.Context, conn *pg.Conn, name string) (bool, error) {
+	for end := time.Now().Add(lockPatience); ; {
+		free, err := conn.TryLock(ctx, name)
+		if free || err != nil || time.Now().After(end) {
+			return free, err
+		}
+		select {
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		case <-time.After(lockEvery):
+		}
 	}
 }
 
