@@ -90,8 +90,9 @@ func TestT75KilledRestoreGoesOn(t *testing.T) {
 			before = now
 		}
 	}
-	for range 3 {
-		r := start(t, paced, args...)
+	killBetweenRowsAndLedger(t, c, to, start(t, paced, args...), before)
+	for range 3 { // slower, so that none of them comes to the end
+		r := start(t, append(c.Env(), "PGOPTIONS=-c test.wait=0.2"), args...)
 		time.Sleep(rand.N(700 * time.Millisecond))
 		r.kill(t)
 	}
@@ -104,6 +105,25 @@ func TestT75KilledRestoreGoesOn(t *testing.T) {
 	dbbackup(t, c.Env(), args...).want(t, exitOK, "going on with an interrupted restore")
 	zoo.Compare(t, c, db, c, to)
 	wantQuiet(t, c, to)
+}
+
+// killBetweenRowsAndLedger kills a restore whose sessions have sent the rows of a
+// chunk, and wait to note it: the rows must be gone with the note.
+func killBetweenRowsAndLedger(t testing.TB, c *pgtest.Cluster, to string, r *running, before int) {
+	t.Helper()
+	eventually(t, "it has gone on", func() bool { return loaded(t, c, to) > before })
+	temporary := unfinished(t, c, to)
+	holder := c.Connect(t, temporary)
+	if _, err := holder.Exec(t.Context(), "BEGIN; LOCK TABLE dbbackup_restore.ledger IN SHARE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	waiting := " FROM pg_stat_activity WHERE datname = '" + temporary + "' AND wait_event_type = 'Lock' AND query LIKE '%ledger%'"
+	eventually(t, "both sessions wait to note their chunk", func() bool { return c.QueryString(t, "postgres", "SELECT count(*)"+waiting) == "2" })
+	r.kill(t)
+	c.Exec(t, "postgres", "SELECT pg_terminate_backend(pid, 5000)"+waiting)
+	if err := holder.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // T08, T75: a signal leaves the database to be gone on with, and says so.

@@ -2,12 +2,16 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
+	"dbbackup/internal/backupset"
 	"dbbackup/internal/pgtest"
 	"dbbackup/internal/pgtest/zoo"
 )
@@ -21,6 +25,7 @@ func TestT51ResumeAfterChangesIsConsistent(t *testing.T) {
 	db, store, to := family(t, c), newStore(t), c.FreeName(t)
 	id := interruptedRun(t, c, store, db)
 	changeFamily(t, c, db)
+	changeFinished(t, c, db, store)
 	dbbackup(t, c.Env(), "resume", "--store", store).want(t, exitOK)
 	if got := onlySet(t, store); got != id {
 		t.Errorf("the resumed run made %s, want %s", got, id)
@@ -30,6 +35,38 @@ func TestT51ResumeAfterChangesIsConsistent(t *testing.T) {
 	wantNoScratch(t, store)
 	dbbackup(t, c.Env(), restoring(store, db, "--target-db", to)...).must(t, exitOK)
 	zoo.Compare(t, c, db, c, to)
+}
+
+// changeFinished takes a row of family away from a chunk that a run has finished, and
+// changes one in another, which has as many rows as before.
+func changeFinished(t testing.TB, c *pgtest.Cluster, db, store string) {
+	t.Helper()
+	changes := []string{"DELETE FROM child WHERE '%[1]s' = 'parent' AND parent = %[2]s; DELETE FROM %[1]s WHERE id = %[2]s", "UPDATE %s SET note = 'short' WHERE id = %s"}
+	for _, entry := range journals(t, store) {
+		var one struct {
+			Finished []struct {
+				OID   uint32
+				Chunk backupset.Chunk
+			}
+		}
+		if err := json.Unmarshal(readFile(t, entry), &one); err != nil {
+			t.Fatal(err)
+		}
+		f := one.Finished[0]
+		table := c.QueryString(t, db, fmt.Sprintf("SELECT %d::regclass", f.OID))
+		in := fmt.Sprintf("FROM %s WHERE ctid >= '(%d,0)' AND ctid < '(%d,0)'", table, f.Chunk.FirstPage, f.Chunk.EndPage)
+		if c.QueryString(t, db, "SELECT count(*) "+in) != strconv.FormatInt(f.Chunk.Rows, 10) {
+			continue // it was changed by others
+		}
+		c.Exec(t, db, fmt.Sprintf(changes[0], table, c.QueryString(t, db, "SELECT min(id) "+in)))
+		if changes = changes[1:]; len(changes) == 0 {
+			if got := c.QueryString(t, db, "SELECT count(*) "+in); got != strconv.FormatInt(f.Chunk.Rows, 10) {
+				t.Errorf("the changed row left its chunk: %s rows of %d", got, f.Chunk.Rows)
+			}
+			return
+		}
+	}
+	t.Error("too few chunks were finished and left alone")
 }
 
 // B5: the second run is killed, too; and what the first one left is damaged
@@ -128,9 +165,17 @@ func TestT59ServerCrashes(t *testing.T) {
 		store, to := newStore(t), c.FreeName(t)
 		r := startSlow(t, c, chunking(store, db, slow...)...)
 		c.Kill(t)
+		finished := journals(t, store)
 		c.Restart(t)
 		changeFamily(t, c, db)
 		r.wait(t).want(t, exitOK, "from the chunks that are there")
+		if !slices.ContainsFunc(finished, func(entry string) bool { // objects that nothing uses are gone
+			object := strings.Replace(strings.TrimSuffix(entry, ".json"), "/journal/", "/", 1) + ".copy.zst"
+			_, err := os.Stat(object)
+			return err == nil
+		}) {
+			t.Errorf("none of %d chunks that were there is in the set", len(finished))
+		}
 		wantRestored(t, c, store, db, to)
 	})
 	t.Run("for longer than the run waits", func(t *testing.T) {
