@@ -48,6 +48,7 @@ type call struct {
 // TestArgumentsMeanTheSameInAnyOrder parses shuffled spellings of one call of
 // `restore single` with the real parser, and compares what arrives.
 func TestArgumentsMeanTheSameInAnyOrder(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		c := drawCall(t)
 		command := []string{"dbbackup", "restore", "single"}
@@ -181,6 +182,7 @@ func TestUsageErrors(t *testing.T) {
 // TestNoVariableDecidesAboutACall: a forgotten variable must not confirm that a
 // database is replaced, nor turn a dry run into a real one.
 func TestNoVariableDecidesAboutACall(t *testing.T) {
+	t.Parallel()
 	seen := 0
 	for _, l := range leaves(commandNamed(newApplication(process{}).cli.Commands, "restore")) {
 		for _, f := range l.command.Flags {

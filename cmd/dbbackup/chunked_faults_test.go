@@ -41,6 +41,7 @@ func endSessions(t testing.TB, c *pgtest.Cluster, db, condition string) int {
 // T58: sessions of a capture are ended. Whatever is left of the snapshot is read
 // on under; when nothing is left the capture begins again under a new one.
 func TestT58EndedSessions(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	for name, tc := range map[string]struct {
 		condition, text string
@@ -80,6 +81,7 @@ func TestT58EndedSessions(t *testing.T) {
 // T52: what would empty, change or take away a table waits until it is captured,
 // and is told of (T57); the capture does not wait behind it.
 func TestT52ChangesOfTablesWait(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	for name, sql := range map[string]string{
 		"truncate": "TRUNCATE child", "alter": "ALTER TABLE child ALTER id TYPE bigint", "vacuum full": "VACUUM FULL child", "drop": "DROP TABLE child",
@@ -296,6 +298,7 @@ func impatient(t testing.TB, c *pgtest.Cluster, patience time.Duration) (env []s
 // T79: a block that the server cannot read fails the run, which names it; what
 // else there is can be had without the table.
 func TestT79DamagedBlocksAreNamed(t *testing.T) {
+	t.Parallel()
 	for name, options := range map[string][]pgtest.Option{"without checksums": nil, "with checksums": {pgtest.WithInitdbArgs("--data-checksums")}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -26,6 +26,7 @@ func chosenTables(t testing.TB, c *pgtest.Cluster) string {
 // A choice of tables at the backup: their rows are in the set and no others,
 // and with them comes what they need.
 func TestChunksOfChosenTables(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	db := chosenTables(t, c)
 	for name, tc := range map[string]struct {
@@ -62,6 +63,7 @@ func TestChunksOfChosenTables(t *testing.T) {
 // A choice at the restore: views as they are, materialized ones filled if they
 // were, and only if they are asked for.
 func TestChosenTablesOfChunks(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	db := chosenTables(t, c)
 	store := captured(t, c, db, "--mode", "chunked", "--chunk-size", "64kB")

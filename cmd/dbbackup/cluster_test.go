@@ -24,6 +24,7 @@ func usedDefaults(t *testing.T) *pgtest.Cluster {
 // the source, and as new databases in the place of the empty ones on one with
 // another encoding.
 func TestDatabasesOfInitdbComeBack(t *testing.T) {
+	t.Parallel()
 	source := usedDefaults(t)
 	eachMode(t, func(t *testing.T, mode string) {
 		store := newStore(t)
@@ -42,6 +43,7 @@ func TestDatabasesOfInitdbComeBack(t *testing.T) {
 
 // Filling in place is all or nothing.
 func TestRefusedFillLeavesTheDatabaseEmpty(t *testing.T) {
+	t.Parallel()
 	source := shared.Start(t)
 	source.Exec(t, "postgres", `CREATE TABLE before AS SELECT 1 AS one; CREATE TABLE twins(k int); CREATE UNIQUE INDEX only_once ON twins(k);
 		INSERT INTO twins VALUES (7); UPDATE pg_index SET indisready = false, indisvalid = false WHERE indexrelid = 'only_once'::regclass`)
@@ -58,6 +60,7 @@ func TestRefusedFillLeavesTheDatabaseEmpty(t *testing.T) {
 
 // Roles that exist are kept as they are, and what differs is said.
 func TestRolesThatExistAreKept(t *testing.T) {
+	t.Parallel()
 	source, target := shared.Start(t), shared.Start(t)
 	source.Exec(t, "postgres", `CREATE ROLE app LOGIN CREATEDB PASSWORD 'theirs'; CREATE ROLE team; GRANT team TO app; CREATE ROLE fresh LOGIN PASSWORD 'new'`)
 	target.Exec(t, "postgres", `CREATE ROLE app NOLOGIN PASSWORD 'ours'; CREATE ROLE team`)
@@ -81,6 +84,7 @@ func TestRolesThatExistAreKept(t *testing.T) {
 
 // T72: a tablespace comes back with its properties when its place is there.
 func TestT72TablespaceComesBack(t *testing.T) {
+	t.Parallel()
 	source, target := shared.Start(t), shared.Start(t)
 	makeTablespace(t, source, "fast")
 	source.Exec(t, "postgres", `CREATE ROLE app; ALTER TABLESPACE fast OWNER TO app; GRANT CREATE ON TABLESPACE fast TO pg_monitor`)

@@ -178,6 +178,7 @@ func effective(t *testing.T, file string, args ...string) func(key string) strin
 }
 
 func TestPgVariablesBeatTheConfigFile(t *testing.T) {
+	t.Parallel()
 	server := shared.Cluster(t)
 	file := configFile(t, "connection: {host: nowhere.invalid, port: 1, user: nobody, sslmode: require}\n")
 	env := append(server.Env(), "PGSSLMODE=disable", "DBBACKUP_CONFIG="+file)
@@ -185,6 +186,7 @@ func TestPgVariablesBeatTheConfigFile(t *testing.T) {
 }
 
 func TestPrintedConfigReadsBackTheSame(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, text string }{
 		{"nothing", ""},
 		{"much", `
@@ -213,6 +215,7 @@ databases:
 }
 
 func TestSampleConfigIsRead(t *testing.T) {
+	t.Parallel()
 	sample, err := os.ReadFile("../../scripts/config.example.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -249,6 +252,7 @@ func TestSampleConfigIsRead(t *testing.T) {
 }
 
 func TestBadConfigFiles(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, text, want string }{
 		{"unknown key", "store: /b\nretenton: 5\n", `line 2: unknown key "retenton"`},
 		{"unknown key of a database", "databases:\n  app:\n    mod: plain\n", `line 3: unknown key "mod"`},
@@ -273,6 +277,7 @@ func TestBadConfigFiles(t *testing.T) {
 }
 
 func TestConfigFileThatOthersMayWriteIsRefused(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []os.FileMode{0o666, 0o620, 0o602} {
 		file := configFile(t, "")
 		if err := os.Chmod(file, mode); err != nil {
@@ -288,6 +293,7 @@ func TestConfigFileThatOthersMayWriteIsRefused(t *testing.T) {
 }
 
 func TestPrintedConfigHoldsNoPassword(t *testing.T) {
+	t.Parallel()
 	for _, connection := range []string{
 		"postgresql://me:canary@db1/app?sslrootcert=/ca", "host=db1 user=me password=canary dbname=app sslrootcert=/ca",
 	} {
@@ -303,6 +309,7 @@ func TestPrintedConfigHoldsNoPassword(t *testing.T) {
 }
 
 func TestCompressionIsCappedWithOneNotice(t *testing.T) {
+	t.Parallel()
 	file := configFile(t, "databases: {a: {compression: 9}, b: {compression: 7}}\n")
 	for _, tt := range []struct {
 		level, want string

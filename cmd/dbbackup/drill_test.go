@@ -140,6 +140,7 @@ func TestDrillOfAClusterIsRecordedListedAndMeasured(t *testing.T) {
 }
 
 func TestDrillOfASingleDatabaseInEachMode(t *testing.T) {
+	t.Parallel()
 	c := shared.Start(t)
 	makeTablespace(t, c, "fast")
 	c.Exec(t, "postgres", "CREATE ROLE teller")
@@ -193,6 +194,7 @@ const orphan = `CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (id
 // T46: what can be read and not be restored is found out by the drill, and
 // named. psql stops at the first such object of a plain dump.
 func TestT46ReadableButNotRestorable(t *testing.T) {
+	t.Parallel()
 	for mode, named := range map[string][]string{"custom": {"doubled_id", "child_of"}, "plain": {"doubled_id"}, "chunked": {"doubled_id", "child_of"}} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
@@ -278,6 +280,7 @@ func TestDrillThatPassesAfterOneThatFailed(t *testing.T) {
 
 // A drill on a server that is in use leaves it as it was, whatever it finds.
 func TestDrillTargetIsLeftAsItWas(t *testing.T) {
+	t.Parallel()
 	source, target := shared.Start(t), shared.Start(t)
 	makeTablespace(t, source, "fast")
 	source.Exec(t, "postgres", "CREATE ROLE teller")
@@ -326,6 +329,7 @@ func slowRestore(t testing.TB, c *pgtest.Cluster) string {
 const sleeping = `SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'`
 
 func TestDrillThatIsInterruptedLeavesNothing(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"custom", "chunked"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
@@ -362,6 +366,7 @@ func sleepsIn(t testing.TB, folder string) bool {
 }
 
 func TestDrillTargetThatIsInterruptedIsLeftAsItWas(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"custom", "chunked"} {
 		t.Run(mode, func(t *testing.T) {
 			c := shared.Start(t)

@@ -91,6 +91,7 @@ func gzipped(t testing.TB, text string) []byte {
 // T77: psql takes the end of a truncated script for the end of the data and
 // commits. Such a script never reaches it, also when every digest fits.
 func TestT77TruncatedOrEditedScriptIsRefused(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	db := smallDatabase(t, c)
 	tests := []struct {

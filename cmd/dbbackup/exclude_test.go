@@ -8,6 +8,7 @@ import (
 // A database without the data of excluded tables comes back whole, those
 // tables empty: with what belongs to no table, and as the latest set.
 func TestExcludedTablesComeBackEmptyAndAllElseWhole(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	db := c.Database(t)
 	c.Exec(t, db, `CREATE TABLE kept AS SELECT 1 AS a; CREATE SCHEMA audit; CREATE TABLE audit.log AS SELECT generate_series(1, 100) AS b;

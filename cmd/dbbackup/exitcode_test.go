@@ -17,6 +17,7 @@ import (
 // TestExitCodes brings each exit code about. They are an interface: a change
 // here breaks somebody's cron job.
 func TestExitCodes(t *testing.T) {
+	t.Parallel()
 	server := shared.Cluster(t)
 	db := server.Database(t)
 	server.Exec(t, db, "CREATE TABLE t AS SELECT 1 a")

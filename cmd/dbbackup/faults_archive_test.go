@@ -93,6 +93,7 @@ func offsets(t testing.TB, path string) []int64 {
 
 // T36: one bit of one file is another one.
 func TestT36FlippedByteSweep(t *testing.T) {
+	t.Parallel()
 	c := quietCluster(t)
 	db := smallDatabase(t, c)
 	c.Exec(t, db, "SELECT lo_from_bytea(0, decode(repeat('ab', 5000), 'hex'))")
@@ -236,6 +237,7 @@ func lostObject(t testing.TB, databases string) string {
 
 // T39: a file that nobody knows lies in the set.
 func TestT39UnknownFile(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	eachMode(t, func(t *testing.T, mode string) {
 		db := smallDatabase(t, c)
@@ -403,6 +405,7 @@ func wantRefused(t *testing.T, c *pgtest.Cluster, db, store, id string) {
 
 // T98: files of a set that are something else.
 func TestT98HostileFiles(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	eachMode(t, func(t *testing.T, mode string) {
 		db := smallDatabase(t, c)

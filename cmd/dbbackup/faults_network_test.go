@@ -115,6 +115,7 @@ func (w *wire) cut() {
 // T85: the network swallows a dump in the middle. The run ends within the
 // stall limit and what it takes to clean up, and no backend of its is left.
 func TestT85BlackHoleUnderOneConnection(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	eachMode(t, func(t *testing.T, mode string) {
 		db := bulkDatabase(t, c)
@@ -135,6 +136,7 @@ func TestT85BlackHoleUnderOneConnection(t *testing.T) {
 
 // T85: nothing passes any more, new connections included.
 func TestT85BlackHoleUnderEverything(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	eachOf(t, []string{"plain", "chunked"}, func(t *testing.T, mode string) {
 		db := bulkDatabase(t, c)

@@ -14,6 +14,7 @@ import (
 
 // T01: pg_dump is killed while it writes.
 func TestT01KilledDumpIsNotAccepted(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	eachOf(t, dumpModes, func(t *testing.T, mode string) {
 		db := bulkDatabase(t, c)
@@ -156,6 +157,7 @@ func (r *running) wantStopped(t *testing.T, signal syscall.Signal) {
 
 // T08: a signal while pg_dump waits for a lock, and while it writes.
 func TestT08SignalStopsBackup(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	eachMode(t, func(t *testing.T, mode string) {
 		db := bulkDatabase(t, c)
@@ -238,6 +240,7 @@ func TestT08SecondSignalForces(t *testing.T) {
 // T08: a signal while a restore loads data. Of a chunked set the database stays,
 // to be gone on with (TestT75).
 func TestT08SignalStopsRestore(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	eachOf(t, dumpModes, func(t *testing.T, mode string) {
 		db := bulkDatabase(t, c)
@@ -276,6 +279,7 @@ func TestT10EndlessDumpIntoFullStore(t *testing.T) {
 
 // T11: 100 MB on standard error, then success or failure.
 func TestT11FloodOnStandardError(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	eachMode(t, func(t *testing.T, mode string) {
 		db := smallDatabase(t, c)

@@ -114,6 +114,7 @@ func TestT54HostileSettingsOfTheSource(t *testing.T) {
 // T55: a table that somebody holds fails the run in bounded time, and the
 // holder is named.
 func TestT55HeldTableFailsAfterTheLockTimeout(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	eachMode(t, func(t *testing.T, mode string) {
 		db := smallDatabase(t, c)

@@ -45,6 +45,7 @@ func remount(t testing.TB, path string, flags uintptr, options string) {
 
 // T13: the store's file system is full.
 func TestT13FullStore(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	eachMode(t, func(t *testing.T, mode string) {
 		db := bulkDatabase(t, c)
@@ -90,6 +91,7 @@ func TestT18NoInodes(t *testing.T) {
 
 // T19: a file may not grow as large as the dump.
 func TestT19FileSizeLimit(t *testing.T) {
+	t.Parallel()
 	need(t, "prlimit")
 	c := shared.Cluster(t)
 	eachMode(t, func(t *testing.T, mode string) {

@@ -15,6 +15,7 @@ import (
 // store. The last calls, which make the set exist, are all tried, of the others
 // some; DBBACKUP_TEST_FULL_SWEEP=1 tries every one.
 func TestT09CrashPointSweep(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	for _, mode := range []string{"custom", "plain", "chunked"} {
 		t.Run(mode, func(t *testing.T) {
@@ -92,6 +93,7 @@ func wantAfterCrash(t *testing.T, c *pgtest.Cluster, args []string, store string
 // T15: a sync fails once, and would succeed if it was tried again: the kernel
 // has dropped the pages by then.
 func TestT15FailedSyncIsFinal(t *testing.T) {
+	t.Parallel()
 	testFailingCalls(t, []failingCall{
 		{"staged dump", "custom", unix.SYS_FSYNC, ".dump$"},
 		{"staged folder", "directory", unix.SYS_FSYNC, "toc.dat$"},
@@ -108,6 +110,7 @@ func TestT15FailedSyncIsFinal(t *testing.T) {
 
 // T16: any other step of the way into the store fails.
 func TestT16FailedStepIsFinal(t *testing.T) {
+	t.Parallel()
 	testFailingCalls(t, []failingCall{
 		{"write of a dump", "plain", unix.SYS_WRITE, ".sql.gz.partial-"},
 		{"write of a chunk", "chunked", unix.SYS_WRITE, ".copy.zst.partial-"},

@@ -136,6 +136,7 @@ func TestAfterHookRunsWhenTheRunIsTerminated(t *testing.T) {
 }
 
 func TestErrorInAHooksEnvironmentIsBounded(t *testing.T) {
+	t.Parallel()
 	long := forEnvironment(strings.Repeat("ü", 1<<20) + "\x00")
 	if len(long) > errorInEnvironment+3 || strings.Contains(long, "\x00") || !strings.HasSuffix(long, "...") {
 		t.Errorf("got %d bytes", len(long))

@@ -85,6 +85,7 @@ func TestT82T69BackupUnderLoad(t *testing.T) {
 
 // T69: sequences return with all they are.
 func TestT69Sequences(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	db := c.Database(t)
 	c.Exec(t, db, `CREATE SEQUENCE fresh START 7; CREATE SEQUENCE used; SELECT nextval('used'), nextval('used');
@@ -120,6 +121,7 @@ func (r *running) peakRSS(t testing.TB) int64 {
 
 // T70: many large objects come back, and cost a run next to no memory.
 func TestT70ManyLargeObjects(t *testing.T) {
+	t.Parallel()
 	const objects, allowance = 5000, 32 << 20
 	c := shared.Cluster(t)
 	few, many := smallDatabase(t, c), c.Database(t)
@@ -151,6 +153,7 @@ func TestT70ManyLargeObjects(t *testing.T) {
 // T70: a role that cannot read all large objects is told so before it fails
 // half-way, and can leave them all out, which the set declares.
 func TestT70UnreadableLargeObjects(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	db := smallDatabase(t, c)
 	role := strings.Replace(db, "test", "reader", 1)

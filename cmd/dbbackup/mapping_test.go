@@ -32,6 +32,7 @@ func rolesAndPlaces(t testing.TB, c *pgtest.Cluster) {
 
 // T72: all that a server lacks comes in one list, before anything is written.
 func TestT72MissingRolesPlacesAndExtensions(t *testing.T) {
+	t.Parallel()
 	source := shared.Start(t)
 	rolesAndPlaces(t, source)
 	store := captured(t, source, "app", "--mode", "custom")
@@ -49,6 +50,7 @@ func TestT72MissingRolesPlacesAndExtensions(t *testing.T) {
 // T72: --map-role and --map-tablespace reach everything that names a role or a
 // place, and an event trigger of the database does not get in their way (T78).
 func TestT72MappedRolesAndPlaces(t *testing.T) {
+	t.Parallel()
 	source, target := shared.Start(t), shared.Start(t)
 	rolesAndPlaces(t, source)
 	makeTablespace(t, target, "slow")
@@ -89,6 +91,7 @@ var mappedFacts = []struct{ query, want string }{
 // Without owners and privileges nothing asks for roles but policies and user
 // mappings, which are named.
 func TestT72NoOwnerNoACL(t *testing.T) {
+	t.Parallel()
 	c := shared.Start(t)
 	c.Exec(t, "postgres", "CREATE ROLE gone")
 	db := smallDatabase(t, c)

@@ -23,6 +23,7 @@ func pages() [][]string {
 }
 
 func TestHelpPages(t *testing.T) {
+	t.Parallel()
 	if n := len(pages()); n < 14 {
 		t.Fatalf("got %d pages, want all", n)
 	}
@@ -49,6 +50,7 @@ func TestHelpPages(t *testing.T) {
 
 // TestExamplesAreValid parses every example of the help pages.
 func TestExamplesAreValid(t *testing.T) {
+	t.Parallel()
 	seen := 0
 	for _, c := range newApplication(process{}).cli.Commands {
 		for _, l := range leaves(c) {
@@ -284,6 +286,7 @@ func TestBashCompletes(t *testing.T) {
 }
 
 func TestZshScriptIsValid(t *testing.T) {
+	t.Parallel()
 	zsh, err := exec.LookPath("zsh")
 	if err != nil {
 		t.Skip("zsh is not installed")

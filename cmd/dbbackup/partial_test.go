@@ -8,6 +8,7 @@ import (
 // A set in which a database failed keeps the others, and says so wherever
 // somebody could take it for a whole one (B4).
 func TestPartialSetIsNeverTakenForAWholeOne(t *testing.T) {
+	t.Parallel()
 	source := shared.Start(t)
 	source.CreateDatabase(t, "good")
 	source.CreateDatabase(t, "bad")

@@ -85,6 +85,7 @@ func restoredResult(t testing.TB, r result) restoredDatabase {
 // T73, T76: what the server refuses is named, the rest is there under the
 // temporary name that the message gives, and the real name is not taken.
 func TestT73T76RefusedObjectsAreNamedAndTheRestIsKept(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	db := refusedDatabase(t, c)
 	for _, mode := range []string{"custom", "directory", "chunked"} {
@@ -137,6 +138,7 @@ func TestUnmarkedEmptyDatabaseOfAKilledRestoreIsReplaced(t *testing.T) {
 
 // T73: psql stops at the first error, which is named all the same.
 func TestT73PlainStopsAtTheFirstRefusal(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	db := refusedDatabase(t, c)
 	store, to := captured(t, c, db, "--mode", "plain"), c.FreeName(t)
@@ -195,6 +197,7 @@ func TestT74ExistingDatabaseIsReplacedOnlyWhenConfirmed(t *testing.T) {
 // A database that subscribes to something cannot be dropped: said before
 // anything is written.
 func TestT74DatabaseWithASubscriptionIsNotReplaced(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	source, existing := smallDatabase(t, c), c.Database(t)
 	c.Exec(t, existing, "CREATE SUBSCRIPTION listener CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false)")
@@ -229,6 +232,7 @@ func awaitSlow(t testing.TB, c *pgtest.Cluster, to string) (temporary string) {
 // R2: a restore that is killed leaves a database that nobody takes for the real
 // one, and the next run removes it.
 func TestKilledRestoreLeavesNoDatabaseOfTheRealName(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	db := slowDatabase(t, c)
 	eachMode(t, func(t *testing.T, mode string) {
@@ -254,6 +258,7 @@ func TestKilledRestoreLeavesNoDatabaseOfTheRealName(t *testing.T) {
 // Two restores do not fill the same database, whatever database each connects
 // to first.
 func TestTwoRestoresIntoOneNameDoNotMeet(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	db := slowDatabase(t, c)
 	store, to := captured(t, c, db), c.FreeName(t)
@@ -271,6 +276,7 @@ func TestTwoRestoresIntoOneNameDoNotMeet(t *testing.T) {
 
 // A restore that is interrupted takes its unfinished database away.
 func TestInterruptedRestoreRemovesItsDatabase(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	db := slowDatabase(t, c)
 	store, to := captured(t, c, db), c.FreeName(t)
@@ -288,6 +294,7 @@ func TestInterruptedRestoreRemovesItsDatabase(t *testing.T) {
 
 // --schema-only brings every definition and no row; --target-db another name.
 func TestSchemaOnly(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	db := smallDatabase(t, c)
 	c.Exec(t, db, "CREATE INDEX ON accounts(word); CREATE VIEW words AS SELECT word FROM accounts")

@@ -33,6 +33,7 @@ type salvaged struct {
 // comes back, what is lost is named before and after, and the foreign key that cannot
 // be made is reported; without, nothing is restored.
 func TestT79Salvage(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	db := family(t, c)
 	c.Exec(t, db, "COMMENT ON CONSTRAINT child_parent_fkey ON child IS 'every child has one'")

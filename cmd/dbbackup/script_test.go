@@ -12,6 +12,7 @@ import (
 // that need a server find it by PGHOST and the rest, with a database $DB of
 // their own.
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	server := shared.Cluster(t)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",

@@ -46,6 +46,7 @@ func oddTables(t testing.TB, c *pgtest.Cluster) string {
 // T65: a name that is given selects the table of that name, whatever the name
 // holds. Wildcards count only where nothing has the name.
 func TestT65TableNamesAreExact(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	db := oddTables(t, c)
 	tests := []struct {
@@ -85,6 +86,7 @@ func TestT65TableNamesAreExact(t *testing.T) {
 
 // A name that selects nothing is a typing mistake, not an empty backup.
 func TestT65UnknownTableIsRefused(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	db := oddTables(t, c)
 	whole, to := captured(t, c, db), c.FreeName(t)
@@ -100,6 +102,7 @@ func TestT65UnknownTableIsRefused(t *testing.T) {
 // T64: whatever a database is called, it is the one that is captured and
 // restored, and its name is data only.
 func TestT64HostileDatabaseNames(t *testing.T) {
+	t.Parallel()
 	source, target := shared.Start(t), shared.Start(t)
 	names := zoo.HostileDatabases()
 	for _, name := range names {
@@ -140,6 +143,7 @@ func TestT64HostileDatabaseNames(t *testing.T) {
 
 // T64, for single databases and archives.
 func TestT64HostileNamesAlone(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	for _, name := range []string{"-Fp", "host=127.0.0.1 dbname=postgres", "../../x", "line\nfeed", "$(touch pwned)"} {
 		t.Run(name, func(t *testing.T) {
@@ -179,6 +183,7 @@ func relatedTables(t testing.TB, c *pgtest.Cluster) string {
 
 // A selection brings what it needs to be used, and nothing else.
 func TestSelectedTablesComeWithWhatTheyNeed(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	db := relatedTables(t, c)
 	tests := []struct {
@@ -218,6 +223,7 @@ func TestSelectedTablesComeWithWhatTheyNeed(t *testing.T) {
 
 // An SQL script runs as a whole only: the refusal says what to do instead.
 func TestSelectionFromPlainIsRefused(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	db := smallDatabase(t, c)
 	store, to := captured(t, c, db, "--mode", "plain"), c.FreeName(t)
@@ -232,6 +238,7 @@ func TestSelectionFromPlainIsRefused(t *testing.T) {
 
 // T68: circles of foreign keys come back, in full and as data only.
 func TestT68CircularForeignKeys(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	db := c.Database(t)
 	c.Exec(t, db, `CREATE TABLE egg(id serial PRIMARY KEY, hen int); CREATE TABLE hen(id serial PRIMARY KEY, egg int NOT NULL REFERENCES egg);

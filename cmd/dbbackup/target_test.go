@@ -13,6 +13,7 @@ import (
 // T78: a server that starts transactions read-only is not written to, and the
 // message says how it can be.
 func TestT78ReadOnlyServer(t *testing.T) {
+	t.Parallel()
 	source := shared.Cluster(t)
 	target := shared.Start(t, pgtest.WithSetting("default_transaction_read_only", "on"))
 	db := smallDatabase(t, source)
@@ -28,6 +29,7 @@ func TestT78ReadOnlyServer(t *testing.T) {
 // T78: a database whose own settings make it read-only, and whose event trigger
 // raises, comes back: both come last.
 func TestT78ReadOnlyDatabaseWithARaisingEventTrigger(t *testing.T) {
+	t.Parallel()
 	c := shared.Cluster(t)
 	db := smallDatabase(t, c)
 	c.Exec(t, db, `CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no % here'', tg_tag; END';
@@ -44,6 +46,7 @@ func TestT78ReadOnlyDatabaseWithARaisingEventTrigger(t *testing.T) {
 // T78: a disk that fills up ends the restore with the server's own words. The
 // name that was asked for is not taken, and other databases do not notice.
 func TestT78FullDisk(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	c := shared.Start(t)
 	full, err := c.MakeDir("full")

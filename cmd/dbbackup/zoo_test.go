@@ -17,6 +17,7 @@ import (
 // belongs to no database, into a fresh cluster: by this program, and by hand with
 // PostgreSQL's own.
 func TestT66ZooReturnsEqual(t *testing.T) {
+	t.Parallel()
 	source := shared.Start(t)
 	source.CreateDatabase(t, "zoo")
 	zoo.Load(t, source, "zoo")
