@@ -38,6 +38,15 @@ func endSessions(t testing.TB, c *pgtest.Cluster, db, condition string) int {
 	return n
 }
 
+// awaitDefinitions waits until the only run into a store is done with pg_dump.
+func awaitDefinitions(t testing.TB, store string) {
+	t.Helper()
+	eventually(t, "pg_dump is done", func() bool {
+		found, err := filepath.Glob(filepath.Join(store, "*", "databases", "*.chunks", backupset.SchemaName))
+		return err == nil && len(found) == 1
+	})
+}
+
 // T58: sessions of a capture are ended. Whatever is left of the snapshot is read
 // on under; when nothing is left the capture begins again under a new one.
 func TestT58EndedSessions(t *testing.T) {
@@ -61,10 +70,7 @@ func TestT58EndedSessions(t *testing.T) {
 			condition := tc.condition
 			if tc.same { // a worker is left to hold the snapshot, and pg_dump has seen it
 				condition += " AND EXISTS (SELECT FROM pg_stat_activity w WHERE w.datname = pg_stat_activity.datname AND w.query LIKE 'COPY%')"
-				eventually(t, "pg_dump is done", func() bool {
-					found, err := filepath.Glob(filepath.Join(store, "*", "databases", "*.chunks", backupset.SchemaName))
-					return err == nil && len(found) == 1
-				})
+				awaitDefinitions(t, store)
 			}
 			eventually(t, "sessions are ended", func() bool { return endSessions(t, c, db, condition) > 0 })
 			r.wait(t).want(t, exitOK, tc.text)
@@ -91,10 +97,7 @@ func TestT52ChangesOfTablesWait(t *testing.T) {
 			db, store, to := family(t, c), newStore(t), c.FreeName(t)
 			then := copied(t, c, db)
 			r := startSlow(t, c, chunking(store, db, append(slow, "--stall-timeout", "10s")...)...)
-			eventually(t, "pg_dump is done", func() bool { // before that the run gives way, see TestT56
-				found, err := filepath.Glob(filepath.Join(store, "*", "databases", "*.chunks", backupset.SchemaName))
-				return err == nil && len(found) == 1
-			})
+			awaitDefinitions(t, store) // before that the run gives way, see TestT56
 			changed := beside(t, c, db, sql)
 			got := r.wait(t)
 			got.want(t, exitOK, "a session waits for a lock of this backup", sql)
@@ -221,6 +224,7 @@ func TestT60CaptureOfChunksOnAStandby(t *testing.T) {
 
 	store = newStore(t)
 	r = startSlow(t, standby, chunking(store, db, append(slow, "--attempts", "1")...)...)
+	awaitDefinitions(t, store) // a pg_dump that is cancelled says something else
 	conflict()
 	r.wait(t).want(t, exitFailed, db, "hint: raise max_standby_streaming_delay", "hint: dbbackup resume")
 	dbbackup(t, standby.Env(), "resume", "--store", store).want(t, exitOK)

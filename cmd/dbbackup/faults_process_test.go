@@ -309,13 +309,13 @@ func TestT12SlowDumpIsNotEnded(t *testing.T) {
 	t.Parallel()
 	c := shared.Cluster(t)
 	const drip = `
-drip() { # copies standard input, slowly at first
-	for i in 1 2 3 4 5 6 7 8 9; do dd bs=1024 count=1 iflag=fullblock 2>/dev/null; sleep 0.7; done
+drip() { # copies standard input, slowly at first: the shortest has 2 kB
+	for i in 1 2 3 4 5 6 7 8; do dd bs=200 count=1 iflag=fullblock 2>/dev/null; sleep 0.6; done
 	cat
 }
 case $out in
 '') "$real" "$@" | drip;;
-*.dir) "$real" "$@" --file="$out.whole" || exit; mkdir "$out"; for f in "$out.whole"/*; do sleep 1; cp "$f" "$out"; done; sleep 0.6; rm -r "$out.whole";;
+*.dir) "$real" "$@" --file="$out.whole" || exit; mkdir "$out"; for f in "$out.whole"/*; do sleep 0.8; cp "$f" "$out"; done; sleep 0.6; rm -r "$out.whole";;
 *) "$real" "$@" --file="$out.whole" || exit; drip < "$out.whole" > "$out"; rm "$out.whole";;
 esac`
 	eachMode(t, func(t *testing.T, mode string) {
@@ -324,8 +324,8 @@ esac`
 			c.Exec(t, db, "CREATE TABLE c AS SELECT 1 AS x; CREATE TABLE d AS SELECT 1 AS x; CREATE TABLE e AS SELECT 1 AS x")
 		}
 		store, began := newStore(t), time.Now()
-		dbbackup(t, shim(t, c, drip), "backup", "single", db, "--store", store, "--mode", mode, "--stall-timeout", "5s").want(t, exitOK)
-		if took := time.Since(began); took < 6*time.Second {
+		dbbackup(t, shim(t, c, drip), "backup", "single", db, "--store", store, "--mode", mode, "--stall-timeout", "4s").want(t, exitOK)
+		if took := time.Since(began); took < 4500*time.Millisecond {
 			t.Errorf("the run took %s: the dump was not slow", took)
 		}
 		wantSound(t, store, 1)
