@@ -82,9 +82,10 @@ func settingsTable() []setting {
 // TestFlagBeatsEnvironmentBeatsFileBeatsDefault tries every key of the config
 // file in every way, one way more at a time.
 func TestFlagBeatsEnvironmentBeatsFileBeatsDefault(t *testing.T) {
+	standard := effective(t, os.DevNull)
 	for _, s := range settingsTable() {
 		t.Run(s.key, func(t *testing.T) {
-			if got := effective(t, os.DevNull)(s.key); got != s.standard && s.standard != "*" {
+			if got := standard(s.key); got != s.standard && s.standard != "*" {
 				t.Errorf("default: got %q, want %q", got, s.standard)
 			}
 			file := configFile(t, nested(s.key, s.inFile))

@@ -103,7 +103,11 @@ func TestT36FlippedByteSweep(t *testing.T) {
 			named, flips := map[string]bool{}, 0
 			for _, name := range regularFiles(t, filepath.Join(store, id)) {
 				path := filepath.Join(store, id, name)
-				for _, offset := range offsets(t, path) {
+				places := offsets(t, path)
+				if strings.HasPrefix(name, "server/") { // what is nothing but text to this program
+					places = places[2:3]
+				}
+				for _, offset := range places {
 					flips++
 					withFlipped(t, path, offset, func() {
 						got := inProcess(t, nil, "verify", id, "--store", store)
@@ -117,7 +121,7 @@ func TestT36FlippedByteSweep(t *testing.T) {
 					})
 				}
 			}
-			if flips < 50 {
+			if flips < 30 {
 				t.Errorf("only %d bytes were flipped", flips)
 			}
 			if mode == "custom" && !named["databases/"+db+".dump"] {
@@ -162,16 +166,14 @@ func TestT36RestoreRefusesBeforeWriting(t *testing.T) {
 				continue
 			}
 			path := filepath.Join(store, id, name)
-			for _, offset := range offsets(t, path)[2:4] {
-				tried++
-				withFlipped(t, path, offset, func() {
-					if got := inProcess(t, c, restore...); got.code != exitIntegrity || !strings.Contains(got.stderr, name) {
-						t.Errorf("%s: exit code %d, want %d and the file named\n%s", name, got.code, exitIntegrity, got.stderr)
-					}
-				})
-			}
+			tried++
+			withFlipped(t, path, offsets(t, path)[2], func() {
+				if got := inProcess(t, c, restore...); got.code != exitIntegrity || !strings.Contains(got.stderr, name) {
+					t.Errorf("%s: exit code %d, want %d and the file named\n%s", name, got.code, exitIntegrity, got.stderr)
+				}
+			})
 		}
-		if after := transactions(t, c); after != before || tried < 10 {
+		if after := transactions(t, c); after != before || tried < 4 {
 			t.Errorf("%d refused restores took the server from transaction %s to %s", tried, before, after)
 		}
 		inProcess(t, c, restore...).want(t, exitOK)
@@ -247,7 +249,7 @@ func TestT39UnknownFile(t *testing.T) {
 			folder += "/" + db + ".dir"
 		}
 		writeFile(t, filepath.Join(store, id, folder, "notes.txt"), []byte("remember the milk"), 0o600)
-		got := dbbackup(t, nil, "verify", id, "--store", store)
+		got := inProcess(t, nil, "verify", id, "--store", store)
 		got.want(t, exitOK)
 		if !strings.Contains(got.stdout, "warning: ") || !strings.Contains(got.stdout, folder+"/notes.txt") {
 			t.Errorf("verify does not warn of the file:\n%s", got.stdout)
@@ -283,12 +285,12 @@ func TestT41BrokenManifest(t *testing.T) {
 		}
 		wantBroken(t, store, bad)
 	})
-	got := dbbackup(t, nil, "verify", "--store", store)
+	got := inProcess(t, nil, "verify", "--store", store)
 	got.want(t, exitOK, "passed over backup set "+bad)
 	if !strings.Contains(got.stdout, good) {
 		t.Errorf("the older set was not taken:\n%s", got.stdout)
 	}
-	dbbackup(t, nil, "gc", "--store", store).want(t, exitOK)
+	inProcess(t, nil, "gc", "--store", store).want(t, exitOK)
 	if left := listing(t, store); len(left) != 2 {
 		t.Errorf("gc removed a damaged set, which may be all that is left of it: %+v", left)
 	}
@@ -344,7 +346,7 @@ func TestT43NewerFormat(t *testing.T) {
 	if set := listing(t, store)[0]; set.Status != "newer" || !strings.Contains(set.Reason, "9.8.7") {
 		t.Errorf("listed as %s: %s", set.Status, set.Reason)
 	}
-	dbbackup(t, nil, "verify", id, "--store", store).want(t, exitPrecondition, "needs dbbackup >= 9.8.7")
+	inProcess(t, nil, "verify", id, "--store", store).want(t, exitPrecondition, "needs dbbackup >= 9.8.7")
 	dbbackup(t, c.Env(), "restore", "single", db, "--target-db", "no", "--set", id, "--store", store).want(t, exitPrecondition, "needs dbbackup >= 9.8.7")
 	dbbackup(t, c.Env(), "backup", "single", db, "--store", store).want(t, exitOK) // it is not in the way
 }
@@ -485,7 +487,7 @@ func TestT87ClockThatJumps(t *testing.T) {
 		t.Errorf("ids of successive runs: got %q, want them to increase", ids)
 	}
 	wantSound(t, path, len(ids))
-	got := dbbackup(t, nil, "verify", "--store", path)
+	got := inProcess(t, nil, "verify", "--store", path)
 	if got.want(t, exitOK); !strings.Contains(got.stdout, ids[len(ids)-1]) {
 		t.Errorf("latest: got %s, want %s", got.stdout, ids[len(ids)-1])
 	}
@@ -533,6 +535,7 @@ func TestT36DamagedChunkIsNotLoaded(t *testing.T) {
 	restore := restoring(store, db, "--target-db", to, "--set", id)
 	plan := restoring(store, db, "--target-db", to, "--set", id, "--dry-run")
 	inProcess(t, c, plan...).want(t, exitOK)
+	numbers := filepath.Join(store, id, chunkOf(t, filepath.Join(store, id), db, "numbers"))
 	tried := 0
 	for _, name := range regularFiles(t, filepath.Join(store, id)) {
 		if !isChunk(name) {
@@ -540,8 +543,10 @@ func TestT36DamagedChunkIsNotLoaded(t *testing.T) {
 		}
 		path := filepath.Join(store, id, name)
 		places := offsets(t, path)
-		if last := places[len(places)-1]; last > 1000 {
+		if path == numbers {
 			places = append(places, 100, 1000) // in the first block's literals
+		} else {
+			places = places[1:3]
 		}
 		for _, offset := range places {
 			tried++
@@ -560,11 +565,10 @@ func TestT36DamagedChunkIsNotLoaded(t *testing.T) {
 			}
 		}
 	}
-	if tried < 12 {
+	if tried < 11 {
 		t.Errorf("%d places were tried", tried)
 	}
-	path := filepath.Join(store, id, chunkOf(t, filepath.Join(store, id), db, "numbers"))
-	withFlipped(t, path, 1000, func() { inProcess(t, c, restore...).want(t, exitIntegrity, "kept as database") })
+	withFlipped(t, numbers, 1000, func() { inProcess(t, c, restore...).want(t, exitIntegrity, "kept as database") })
 	inProcess(t, c, restore...).want(t, exitOK, "going on with an interrupted restore")
 	zoo.Compare(t, c, db, c, to)
 	wantQuiet(t, c, to)
