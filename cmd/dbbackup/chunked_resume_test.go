@@ -259,7 +259,7 @@ func TestGCRemovesInterruptedRuns(t *testing.T) {
 	c := shared.Cluster(t)
 	db, store := family(t, c), newStore(t)
 	id := interruptedRun(t, c, store, db)
-	dbbackup(t, nil, "gc", "--store", store).want(t, exitOK, id)
+	inProcess(t, nil, "gc", "--store", store).want(t, exitOK, id)
 	wantEmpty(t, store)
 	dbbackup(t, c.Env(), "resume", "--store", store).want(t, exitNotFound)
 }

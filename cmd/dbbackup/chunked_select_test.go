@@ -130,7 +130,7 @@ func TestT38LostChunk(t *testing.T) {
 		t.Fatal(err)
 	}
 	args := func(more ...string) []string { return restoring(store, db, append(more, "--set", id)...) }
-	got := dbbackup(t, nil, "verify", id, "--store", store)
+	got := inProcess(t, nil, "verify", id, "--store", store)
 	if got.want(t, exitIntegrity); !strings.Contains(got.stdout, lost) || !strings.Contains(got.stdout, "public.child") {
 		t.Errorf("verify: got %s, want %s and its table named", got.stdout, lost)
 	}

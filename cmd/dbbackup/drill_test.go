@@ -104,10 +104,10 @@ func TestDrillOfAClusterIsRecordedListedAndMeasured(t *testing.T) {
 	wantGone(t, folder)
 
 	drilledText := regexp.MustCompile(`ok; drilled \d{4}-\d\d-\d\d, \d+ (s|min)`)
-	if got := dbbackup(t, nil, "list", "--store", store).must(t, exitOK); !drilledText.MatchString(got.stdout) {
+	if got := inProcess(t, nil, "list", "--store", store).must(t, exitOK); !drilledText.MatchString(got.stdout) {
 		t.Errorf("list: got %s", got.stdout)
 	}
-	dbbackup(t, nil, "show", "--store", store).must(t, exitOK).wantStdout(t, "drilled 2")
+	inProcess(t, nil, "show", "--store", store).must(t, exitOK).wantStdout(t, "drilled 2")
 	sets := listing(t, store)
 	if len(sets) != 1 || sets[0].Drilled == nil || sets[0].Drilled.Result != "ok" || sets[0].Drilled.At.Before(began) || sets[0].Drilled.Seconds <= 0 {
 		t.Fatalf("list --json: got %+v", sets)
@@ -116,7 +116,7 @@ func TestDrillOfAClusterIsRecordedListedAndMeasured(t *testing.T) {
 		ID      string
 		Drilled *drilled
 	}
-	dbbackup(t, nil, "show", "--json", "--store", store).must(t, exitOK).decode(t, &shown)
+	inProcess(t, nil, "show", "--json", "--store", store).must(t, exitOK).decode(t, &shown)
 	if shown.ID != id || shown.Drilled == nil {
 		t.Errorf("show --json: got %+v", shown)
 	}
@@ -130,12 +130,12 @@ func TestDrillOfAClusterIsRecordedListedAndMeasured(t *testing.T) {
 		t.Errorf("list --json: got %+v", sets)
 	}
 	// What cleans the store leaves the records alone.
-	dbbackup(t, nil, "gc", "--store", store).must(t, exitOK)
+	inProcess(t, nil, "gc", "--store", store).must(t, exitOK)
 	if sets := listing(t, store); sets[0].Drilled == nil {
 		t.Error("gc took the record of the drill")
 	}
 	for _, ref := range []string{"drills", filepath.Join(store, "drills"), "drill"} {
-		dbbackup(t, nil, "show", ref, "--store", store).want(t, exitNotFound)
+		inProcess(t, nil, "show", ref, "--store", store).want(t, exitNotFound)
 	}
 }
 
@@ -205,7 +205,7 @@ func TestT46ReadableButNotRestorable(t *testing.T) {
 				c.Exec(t, db, sql)
 			}
 			store, folder := captured(t, c, db, "--mode", mode), drillDir(t)
-			dbbackup(t, nil, "verify", "--store", store).must(t, exitOK)
+			inProcess(t, nil, "verify", "--store", store).must(t, exitOK)
 			got := dbbackup(t, nil, "verify", "--drill", "--drill-dir", folder, "--store", store)
 			got.want(t, exitIntegrity, append(named, "is readable but not restorable", "database "+db, "hint: ")...)
 			got.wantStdout(t, "is sound", "not restorable")
@@ -219,7 +219,7 @@ func TestT46ReadableButNotRestorable(t *testing.T) {
 // failed, and that the record names the objects and holds no row.
 func wantFailedDrill(t testing.TB, store string, named ...string) {
 	t.Helper()
-	list := dbbackup(t, nil, "list", "--store", store).must(t, exitOK)
+	list := inProcess(t, nil, "list", "--store", store).must(t, exitOK)
 	if !regexp.MustCompile(`\sDRILL FAILED \d{4}-\d\d-\d\d\n`).MatchString(list.stdout) || strings.Contains(list.stdout, "ok") {
 		t.Errorf("list: got %s", list.stdout)
 	}
@@ -272,10 +272,10 @@ func TestDrillThatPassesAfterOneThatFailed(t *testing.T) {
 		t.Fatal(err)
 	}
 	writeFile(t, filepath.Join(store, "drills", id, "20200101T000000Z.json"), []byte("{}"), 0o600)
-	dbbackup(t, nil, "list", "--store", store).must(t, exitOK).want(t, exitOK, "20200101T000000Z.json, which is no record of a drill")
-	dbbackup(t, nil, "list", "--store", store).wantStdout(t, "DRILL FAILED")
+	inProcess(t, nil, "list", "--store", store).must(t, exitOK).want(t, exitOK, "20200101T000000Z.json, which is no record of a drill")
+	inProcess(t, nil, "list", "--store", store).wantStdout(t, "DRILL FAILED")
 	dbbackup(t, nil, "verify", "--drill", "--drill-dir", folder, "--store", store).must(t, exitOK)
-	dbbackup(t, nil, "list", "--store", store).wantStdout(t, "ok; drilled ")
+	inProcess(t, nil, "list", "--store", store).wantStdout(t, "ok; drilled ")
 }
 
 // A drill on a server that is in use leaves it as it was, whatever it finds.

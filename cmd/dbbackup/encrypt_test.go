@@ -18,7 +18,7 @@ import (
 func newKeys(t testing.TB) string {
 	t.Helper()
 	folder := filepath.Join(t.TempDir(), "keys")
-	dbbackup(t, nil, "key", "new", folder).must(t, exitOK)
+	inProcess(t, nil, "key", "new", folder).must(t, exitOK)
 	return folder
 }
 
@@ -84,22 +84,22 @@ func TestEncryptedSetReturnsEqual(t *testing.T) {
 		store := newStore(t)
 		dbbackup(t, c.Env(), with([]string{"backup", "single", db, "--store", store, "--mode", mode, "--chunk-size", "64kB"}, writer)...).must(t, exitOK)
 		wantNothingInPlain(t, store)
-		dbbackup(t, nil, with([]string{"verify", "--store", store}, reader)...).want(t, exitOK)
-		if got := dbbackup(t, nil, "verify", "--store", store).must(t, exitOK); !strings.Contains(got.stdout, "without its key") {
+		inProcess(t, nil, with([]string{"verify", "--store", store}, reader)...).want(t, exitOK)
+		if got := inProcess(t, nil, "verify", "--store", store).must(t, exitOK); !strings.Contains(got.stdout, "without its key") {
 			t.Errorf("verify without a key says %s", got.stdout)
 		}
 		var shown struct {
 			Databases []struct{ Owner string }
 			Locked    bool
 		}
-		dbbackup(t, nil, with([]string{"show", "--json", "--store", store}, reader)...).must(t, exitOK).decode(t, &shown)
+		inProcess(t, nil, with([]string{"show", "--json", "--store", store}, reader)...).must(t, exitOK).decode(t, &shown)
 		if shown.Locked || shown.Databases[0].Owner == "" {
 			t.Errorf("show says %+v", shown)
 		}
-		if got := dbbackup(t, nil, "show", "--store", store).must(t, exitOK).stdout; !strings.Contains(got, "locked") || strings.Contains(got, "owner") {
+		if got := inProcess(t, nil, "show", "--store", store).must(t, exitOK).stdout; !strings.Contains(got, "locked") || strings.Contains(got, "owner") {
 			t.Errorf("show without a key says %s", got)
 		}
-		if got := dbbackup(t, nil, "list", "--store", store).must(t, exitOK).stdout; !strings.Contains(got, "ok; encrypted") {
+		if got := inProcess(t, nil, "list", "--store", store).must(t, exitOK).stdout; !strings.Contains(got, "ok; encrypted") {
 			t.Errorf("list says %s", got)
 		}
 		to := c.FreeName(t)
@@ -129,8 +129,8 @@ func TestT47WrongOrMissingKey(t *testing.T) {
 			}
 		}
 	}
-	dbbackup(t, nil, with([]string{"show", "--store", store}, others[:2])...).want(t, exitWrongKey)
-	dbbackup(t, nil, with([]string{"show", onlySet(t, store), "--store", store}, others)...).want(t, exitIntegrity) // signed by somebody else
+	inProcess(t, nil, with([]string{"show", "--store", store}, others[:2])...).want(t, exitWrongKey)
+	inProcess(t, nil, with([]string{"show", onlySet(t, store), "--store", store}, others)...).want(t, exitIntegrity) // signed by somebody else
 	for _, name := range databasesOf(t, c) {
 		if name == to {
 			t.Error("a database was made")
@@ -148,21 +148,21 @@ func TestT48KeyRotation(t *testing.T) {
 	_, freshReader := hands(t, fresh)
 	dbbackup(t, c.Env(), with([]string{"backup", "single", db, "--store", store}, oldWriter)...).must(t, exitOK)
 	id, copied := onlySet(t, store), newStore(t)
-	dbbackup(t, nil, "copy", "--from", store, "--to", copied).must(t, exitOK)
-	dbbackup(t, nil, with([]string{"key", "rotate", "--store", store, "--recipients-file", filepath.Join(fresh, recipientsFile)}, freshReader[:2])...).want(t, exitWrongKey)
-	dbbackup(t, nil, with([]string{"key", "rotate", "--store", store}, oldReader)...).want(t, exitUsage)
+	inProcess(t, nil, "copy", "--from", store, "--to", copied).must(t, exitOK)
+	inProcess(t, nil, with([]string{"key", "rotate", "--store", store, "--recipients-file", filepath.Join(fresh, recipientsFile)}, freshReader[:2])...).want(t, exitWrongKey)
+	inProcess(t, nil, with([]string{"key", "rotate", "--store", store}, oldReader)...).want(t, exitUsage)
 	var rotated rotatedJSON
-	dbbackup(t, nil, with([]string{"key", "rotate", "--json", "--store", store, "--recipients-file", filepath.Join(fresh, recipientsFile)}, oldReader)...).must(t, exitOK).decode(t, &rotated)
+	inProcess(t, nil, with([]string{"key", "rotate", "--json", "--store", store, "--recipients-file", filepath.Join(fresh, recipientsFile)}, oldReader)...).must(t, exitOK).decode(t, &rotated)
 	if len(rotated.Rotated) != 1 || rotated.Rotated[0] != id {
 		t.Errorf("rotated %+v", rotated)
 	}
-	dbbackup(t, nil, with([]string{"show", "--store", store}, oldReader)...).want(t, exitWrongKey)
+	inProcess(t, nil, with([]string{"show", "--store", store}, oldReader)...).want(t, exitWrongKey)
 	// The signer has not changed.
 	reader := []string{freshReader[0], freshReader[1], oldReader[2], oldReader[3]}
-	dbbackup(t, nil, with([]string{"verify", "--store", store}, reader)...).want(t, exitOK)
+	inProcess(t, nil, with([]string{"verify", "--store", store}, reader)...).want(t, exitOK)
 	dbbackup(t, c.Env(), restoring(store, db, with(reader, []string{"--target-db", to})...)...).must(t, exitOK)
 	zoo.Compare(t, c, db, c, to)
-	listed := dbbackup(t, nil, "key", "list", "--json", "--store", store).must(t, exitOK)
+	listed := inProcess(t, nil, "key", "list", "--json", "--store", store).must(t, exitOK)
 	var key listedKey
 	listed.decode(t, &key)
 	if recipient := strings.TrimSpace(string(readFile(t, filepath.Join(fresh, recipientsFile)))); key.Set != id || key.Rotations != 1 || key.Recipients[0].Key != recipient {
@@ -177,8 +177,8 @@ func TestT48KeyRotation(t *testing.T) {
 	// New sets are not for the old key either.
 	freshWriter, _ := hands(t, fresh)
 	dbbackup(t, c.Env(), with([]string{"backup", "single", db, "--store", store}, freshWriter)...).must(t, exitOK)
-	dbbackup(t, nil, with([]string{"show", "--store", store}, oldReader[:2])...).want(t, exitWrongKey)
-	dbbackup(t, nil, with([]string{"show", "--store", store}, freshReader)...).want(t, exitOK)
+	inProcess(t, nil, with([]string{"show", "--store", store}, oldReader[:2])...).want(t, exitWrongKey)
+	inProcess(t, nil, with([]string{"show", "--store", store}, freshReader)...).want(t, exitOK)
 }
 
 // T37, T42, T100: what somebody did to the files of a set, exit code 13.
@@ -251,10 +251,10 @@ func TestTamperedEncryptedSets(t *testing.T) {
 				t.Fatal(err)
 			}
 			tamper(store)
-			dbbackup(t, nil, with([]string{"verify", newest, "--store", store}, reader)...).want(t, exitIntegrity)
+			inProcess(t, nil, with([]string{"verify", newest, "--store", store}, reader)...).want(t, exitIntegrity)
 			if strings.HasPrefix(name, "T100") { // also for who does not know the signer, and for who has no key
-				dbbackup(t, nil, with([]string{"show", newest, "--store", store}, reader[:2])...).want(t, exitIntegrity)
-				dbbackup(t, nil, with([]string{"show", newest, "--store", store}, reader[2:])...).want(t, exitIntegrity)
+				inProcess(t, nil, with([]string{"show", newest, "--store", store}, reader[:2])...).want(t, exitIntegrity)
+				inProcess(t, nil, with([]string{"show", newest, "--store", store}, reader[2:])...).want(t, exitIntegrity)
 			}
 			to := c.FreeName(t)
 			dbbackup(t, c.Env(), restoring(store, db, with(reader, []string{"--target-db", to, "--set", newest})...)...).want(t, exitIntegrity)
@@ -296,17 +296,17 @@ func TestEncryptedInSeveralStores(t *testing.T) {
 	first, second, third := newStore(t), newStore(t), newStore(t)
 	both := []string{"--store", first, "--store", second}
 	dbbackup(t, c.Env(), with([]string{"backup", "single", db, "--mode", "chunked", "--encrypt", "--keys", keys}, both)...).must(t, exitOK)
-	dbbackup(t, nil, "copy", "--from", second, "--to", third).must(t, exitOK)
+	inProcess(t, nil, "copy", "--from", second, "--to", third).must(t, exitOK)
 	for _, store := range []string{first, second, third} {
 		wantNothingInPlain(t, store)
-		dbbackup(t, nil, "verify", "--store", store, "--keys", keys).want(t, exitOK)
+		inProcess(t, nil, "verify", "--store", store, "--keys", keys).want(t, exitOK)
 	}
-	dbbackup(t, nil, with([]string{"key", "rotate", "--keys", keys, "--recipients-file", filepath.Join(fresh, recipientsFile)}, both)...).must(t, exitOK)
+	inProcess(t, nil, with([]string{"key", "rotate", "--keys", keys, "--recipients-file", filepath.Join(fresh, recipientsFile)}, both)...).must(t, exitOK)
 	for _, store := range []string{first, second} {
-		dbbackup(t, nil, "show", "--store", store, "--keys", keys).want(t, exitWrongKey)
-		dbbackup(t, nil, "verify", "--store", store, "--identity", filepath.Join(fresh, identityFile), "--trust", filepath.Join(keys, trustedFile)).want(t, exitOK)
+		inProcess(t, nil, "show", "--store", store, "--keys", keys).want(t, exitWrongKey)
+		inProcess(t, nil, "verify", "--store", store, "--identity", filepath.Join(fresh, identityFile), "--trust", filepath.Join(keys, trustedFile)).want(t, exitOK)
 	}
-	dbbackup(t, nil, "show", "--store", third, "--keys", keys).want(t, exitOK) // which nobody has rotated
+	inProcess(t, nil, "show", "--store", third, "--keys", keys).want(t, exitOK) // which nobody has rotated
 }
 
 // An incremental set is read with its own key alone, and no base is taken that
@@ -325,7 +325,7 @@ func TestEncryptedIncremental(t *testing.T) {
 		var m struct {
 			Databases []struct{ Chunks struct{ Reused int64 } }
 		}
-		dbbackup(t, nil, with([]string{"show", id, "--json", "--store", store}, reader)...).must(t, exitOK).decode(t, &m)
+		inProcess(t, nil, with([]string{"show", id, "--json", "--store", store}, reader)...).must(t, exitOK).decode(t, &m)
 		return m.Databases[0].Chunks.Reused
 	}
 	if n := show("latest"); n != 0 {
@@ -337,7 +337,7 @@ func TestEncryptedIncremental(t *testing.T) {
 		t.Error("nothing was taken from the encrypted set")
 	}
 	wantNothingInPlain(t, filepath.Join(store, listing(t, store)[2].ID), "child", "parent")
-	dbbackup(t, nil, with([]string{"verify", "--store", store}, reader)...).want(t, exitOK)
+	inProcess(t, nil, with([]string{"verify", "--store", store}, reader)...).want(t, exitOK)
 	dbbackup(t, c.Env(), restoring(store, db, with(reader, []string{"--target-db", to})...)...).must(t, exitOK)
 	zoo.Compare(t, c, db, c, to)
 
@@ -386,7 +386,7 @@ func decryptByHand(t *testing.T, c *pgtest.Cluster, store, db, keys string) {
 	}
 	zoo.Compare(t, c, db, c, to)
 	// The decrypted set is a plain one.
-	dbbackup(t, nil, "verify", id, "--store", filepath.Join(filepath.Dir(keys), "work", "out")).want(t, exitOK)
+	inProcess(t, nil, "verify", id, "--store", filepath.Join(filepath.Dir(keys), "work", "out")).want(t, exitOK)
 }
 
 // A run that was killed leaves nothing in plain, and is gone on with by who can
@@ -414,12 +414,12 @@ func TestEncryptedResume(t *testing.T) {
 	var m struct {
 		Databases []struct{ Chunks struct{ Reused int64 } }
 	}
-	dbbackup(t, nil, with([]string{"show", "--json", "--store", store}, reader)...).must(t, exitOK).decode(t, &m)
+	inProcess(t, nil, with([]string{"show", "--json", "--store", store}, reader)...).must(t, exitOK).decode(t, &m)
 	if m.Databases[0].Chunks.Reused == 0 {
 		t.Error("nothing was taken over")
 	}
 	wantNoScratch(t, store)
-	dbbackup(t, nil, with([]string{"verify", "--store", store}, reader)...).want(t, exitOK)
+	inProcess(t, nil, with([]string{"verify", "--store", store}, reader)...).want(t, exitOK)
 	dbbackup(t, c.Env(), restoring(store, db, with(reader, []string{"--target-db", to})...)...).must(t, exitOK)
 	zoo.Compare(t, c, db, c, to)
 }
@@ -487,7 +487,7 @@ func TestDrillOfAnEncryptedSet(t *testing.T) {
 func TestKeyNew(t *testing.T) {
 	t.Parallel()
 	folder := filepath.Join(t.TempDir(), "keys")
-	got := dbbackup(t, nil, "key", "new", folder).must(t, exitOK)
+	got := inProcess(t, nil, "key", "new", folder).must(t, exitOK)
 	info, err := os.Stat(folder)
 	if err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("folder: %v, %v", info, err)
@@ -502,17 +502,17 @@ func TestKeyNew(t *testing.T) {
 		t.Errorf("it says %s", got.stdout)
 	}
 	before := readFile(t, filepath.Join(folder, identityFile))
-	dbbackup(t, nil, "key", "new", folder).want(t, exitPrecondition, "never overwritten")
+	inProcess(t, nil, "key", "new", folder).want(t, exitPrecondition, "never overwritten")
 	if !bytes.Equal(before, readFile(t, filepath.Join(folder, identityFile))) {
 		t.Error("the key was overwritten")
 	}
-	dbbackup(t, nil, "key", "new", "--passphrase", filepath.Join(t.TempDir(), "k")).want(t, exitUsage)
+	inProcess(t, nil, "key", "new", "--passphrase", filepath.Join(t.TempDir(), "k")).want(t, exitUsage)
 	guarded := filepath.Join(t.TempDir(), "guarded")
 	dbbackup(t, []string{"DBBACKUP_PASSPHRASE=correct horse"}, "key", "new", "--passphrase", guarded).must(t, exitOK)
 	if text := readFile(t, filepath.Join(guarded, identityFile)); !bytes.HasPrefix(text, []byte("-----BEGIN AGE ENCRYPTED FILE-----")) {
 		t.Errorf("the guarded identity is %s", text)
 	}
-	listed := dbbackup(t, nil, "key", "list", "--keys", folder, "--store", t.TempDir()).must(t, exitOK)
+	listed := inProcess(t, nil, "key", "list", "--keys", folder, "--store", t.TempDir()).must(t, exitOK)
 	if strings.Contains(listed.stdout, "AGE-SECRET-KEY") || strings.Count(listed.stdout, "\n") != 4 {
 		t.Errorf("key list says %s", listed.stdout)
 	}
@@ -525,17 +525,17 @@ func TestKeysWithoutEncrypt(t *testing.T) {
 	store, keys := newStore(t), newKeys(t)
 	dbbackup(t, c.Env(), "backup", "single", "postgres", "--store", store, "--keys", keys).want(t, exitUsage, "--encrypt")
 	dbbackup(t, c.Env(), "backup", "single", "postgres", "--store", store, "--keys", keys, "--encrypt=false").must(t, exitOK)
-	dbbackup(t, nil, "show", "--store", store, "--identity", filepath.Join(keys, identityFile)).want(t, exitOK, "nothing proves who made it")
+	inProcess(t, nil, "show", "--store", store, "--identity", filepath.Join(keys, identityFile)).want(t, exitOK, "nothing proves who made it")
 	dbbackup(t, c.Env(), "backup", "single", "postgres", "--store", store, "--encrypt", "--keys", keys, "--mode", "directory").want(t, exitUsage, "directory")
 	dbbackup(t, c.Env(), "backup", "single", "postgres", "--store", store, "--encrypt", "--recipient", "AGE-SECRET-KEY-1X").want(t, exitUsage)
 	_, err := os.Stat(filepath.Join(keys, "nothing"))
 	if err == nil {
 		t.Fatal("that file is there")
 	}
-	dbbackup(t, nil, "list", "--store", store, "--trust", filepath.Join(keys, "nothing")).want(t, exitUsage)
-	dbbackup(t, nil, "list", "--store", store, "--keys", filepath.Join(keys, "nothing")).want(t, exitUsage)
+	inProcess(t, nil, "list", "--store", store, "--trust", filepath.Join(keys, "nothing")).want(t, exitUsage)
+	inProcess(t, nil, "list", "--store", store, "--keys", filepath.Join(keys, "nothing")).want(t, exitUsage)
 	var m map[string]any
-	if err := json.Unmarshal([]byte(dbbackup(t, nil, "show", "--json", "--store", store).must(t, exitOK).stdout), &m); err != nil || m["sealed"] != nil {
+	if err := json.Unmarshal([]byte(inProcess(t, nil, "show", "--json", "--store", store).must(t, exitOK).stdout), &m); err != nil || m["sealed"] != nil {
 		t.Errorf("the set that was left: %v, %v", m["sealed"], err)
 	}
 }

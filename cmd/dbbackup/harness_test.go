@@ -171,6 +171,6 @@ func onlySet(t testing.TB, store string) string {
 	var listed struct {
 		ID string `json:"id"`
 	}
-	dbbackup(t, nil, "list", "--json", "--store", store).must(t, 0).decode(t, &listed)
+	inProcess(t, nil, "list", "--json", "--store", store).must(t, 0).decode(t, &listed)
 	return listed.ID
 }

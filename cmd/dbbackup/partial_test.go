@@ -21,7 +21,7 @@ func TestPartialSetIsNeverTakenForAWholeOne(t *testing.T) {
 		t.Errorf("the table: got %s, want good as ok and bad as failed", backup.stdout)
 	}
 
-	list := dbbackup(t, nil, "list", "--store", store).must(t, exitOK)
+	list := inProcess(t, nil, "list", "--store", store).must(t, exitOK)
 	if !strings.Contains(list.stdout, "PARTIAL") || !strings.Contains(list.stdout, "bad") {
 		t.Errorf("list: got %s, want PARTIAL and the failed database", list.stdout)
 	}

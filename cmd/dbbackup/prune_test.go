@@ -58,7 +58,7 @@ func TestPruneKeepsWhatThePolicySays(t *testing.T) {
 	dbbackup(t, nil, "verify", ids[1], "--drill", "--drill-target", c.URI("postgres"), "--store", store).must(t, exitOK)
 	before := regularFiles(t, store)
 
-	dry := dbbackup(t, nil, pruning(store, "--keep-last", "2", "--dry-run", "--json")...)
+	dry := inProcess(t, nil, pruning(store, "--keep-last", "2", "--dry-run", "--json")...)
 	dry.must(t, exitOK)
 	var plan prunedJSON
 	if err := json.Unmarshal([]byte(dry.stdout), &plan); err != nil {
@@ -67,12 +67,12 @@ func TestPruneKeepsWhatThePolicySays(t *testing.T) {
 	if len(plan.Keep) != 2 || len(plan.Delete) != 2 || plan.Delete[1].ID != ids[0] || len(plan.Deleted) != 0 || !slices.Equal(plan.Verify, ids[3:]) {
 		t.Errorf("the plan: %s", dry.stdout)
 	}
-	dbbackup(t, nil, pruning(store, "--keep-last", "2", "--dry-run")...).want(t, exitOK, "")
+	inProcess(t, nil, pruning(store, "--keep-last", "2", "--dry-run")...).want(t, exitOK, "")
 	if after := regularFiles(t, store); !slices.Equal(before, after) {
 		t.Errorf("a dry run changed the store: %q, before %q", after, before)
 	}
 
-	r := dbbackup(t, nil, pruning(store, "--keep-last", "2")...)
+	r := inProcess(t, nil, pruning(store, "--keep-last", "2")...)
 	r.want(t, exitOK, "reading a set before older ones go")
 	if !strings.Contains(r.stdout, "Removed 2 sets") {
 		t.Errorf("printed: %s", r.stdout)
@@ -87,7 +87,7 @@ func TestPruneKeepsWhatThePolicySays(t *testing.T) {
 	}
 	wantSound(t, store, 2)
 	// What was read is known, and not read again.
-	if again := dbbackup(t, nil, pruning(store, "--keep-last", "1")...); strings.Contains(again.stderr, "reading a set") {
+	if again := inProcess(t, nil, pruning(store, "--keep-last", "1")...); strings.Contains(again.stderr, "reading a set") {
 		t.Errorf("the set was read again: %s", again.stderr)
 	}
 	wantSound(t, store, 1)
@@ -149,15 +149,15 @@ func TestT88PruneKeepsTheLastGoodSet(t *testing.T) {
 	if err := os.Truncate(filepath.Join(store, ids[3], "databases", db+".dump"), 10); err != nil {
 		t.Fatal(err)
 	}
-	r := dbbackup(t, nil, pruning(store, "--keep-last", "1")...)
+	r := inProcess(t, nil, pruning(store, "--keep-last", "1")...)
 	r.want(t, exitOK, "a set is not sound, and counts for nothing", ids[4])
 	if left := idsOf(t, store); !slices.Equal(left, ids[2:]) {
 		t.Errorf("left: %q, want %q: two damaged ones to look at, and the newest good one", left, ids[2:])
 	}
-	dbbackup(t, nil, "verify", ids[2], "--store", store).want(t, exitOK)
+	inProcess(t, nil, "verify", ids[2], "--store", store).want(t, exitOK)
 
 	damage(t, store, ids[2], ".dump") // no good one is left: the record of it is no longer true, but nothing goes
-	dbbackup(t, nil, pruning(store, "--keep-last", "1")...).want(t, exitOK)
+	inProcess(t, nil, pruning(store, "--keep-last", "1")...).want(t, exitOK)
 	if left := idsOf(t, store); len(left) != 3 {
 		t.Errorf("left: %q", left)
 	}
@@ -175,7 +175,7 @@ func TestT88ShrunkenDatabaseStopsPruning(t *testing.T) {
 	if left := idsOf(t, store); len(left) != 3 || left[0] != ids[0] {
 		t.Errorf("left: %q", left)
 	}
-	dbbackup(t, nil, pruning(store, "--keep-last", "1", "--allow-shrink")...).must(t, exitOK)
+	inProcess(t, nil, pruning(store, "--keep-last", "1", "--allow-shrink")...).must(t, exitOK)
 	if left := idsOf(t, store); len(left) != 1 {
 		t.Errorf("left: %q", left)
 	}
@@ -206,13 +206,13 @@ func TestT92SetsFromTheFutureTakeNoPlace(t *testing.T) {
 		t.Fatalf("listed: %q, want %q", got, all)
 	}
 	for _, policy := range [][]string{{"--keep-last", "2"}, {"--keep-daily", "3", "--keep-last", "2"}} {
-		dbbackup(t, nil, pruning(store, policy...)...).want(t, exitOK)
+		inProcess(t, nil, pruning(store, policy...)...).want(t, exitOK)
 		if left := idsOf(t, store); !slices.Equal(left, all[1:]) {
 			t.Errorf("%q: left %q, want the two newest good ones, and those of the future", policy, left)
 		}
 	}
 	for _, id := range ids[1:] {
-		dbbackup(t, nil, "verify", id, "--store", store).want(t, exitOK)
+		inProcess(t, nil, "verify", id, "--store", store).want(t, exitOK)
 	}
 }
 
@@ -248,9 +248,9 @@ func TestT89PoliciesThatAreRefused(t *testing.T) {
 	for _, flags := range [][]string{
 		{}, {"--keep-last", "0"}, {"--keep-daily", "-1"}, {"--keep-within", "soon"}, {"--keep-within", ""}, {"--keep-last", "many"}, {"--keep-lats", "3"},
 	} {
-		dbbackup(t, nil, pruning(newStore(t), flags...)...).want(t, exitUsage)
+		inProcess(t, nil, pruning(newStore(t), flags...)...).want(t, exitUsage)
 	}
-	dbbackup(t, nil, pruning(filepath.Join(t.TempDir(), "nowhere"), "--keep-last", "1")...).want(t, exitNotFound, "nowhere")
+	inProcess(t, nil, pruning(filepath.Join(t.TempDir(), "nowhere"), "--keep-last", "1")...).want(t, exitNotFound, "nowhere")
 	c := shared.Cluster(t)
 	store := newStore(t)
 	dbbackup(t, c.Env(), "backup", "single", "postgres", "--store", store, "--keep-last", "0").want(t, exitUsage, "keeps nothing")
@@ -267,11 +267,11 @@ func TestPruneKeepsTheBasesOfIncrementalSets(t *testing.T) {
 	changeFamily(t, c, db)
 	last := increment(t, c, store, db)
 	ids := idsOf(t, store)
-	dbbackup(t, nil, pruning(store, "--keep-last", "1")...).must(t, exitOK)
+	inProcess(t, nil, pruning(store, "--keep-last", "1")...).must(t, exitOK)
 	if left := idsOf(t, store); !slices.Equal(left, []string{ids[0], last}) {
 		t.Errorf("left: %q, want the last one and its base", left)
 	}
-	dbbackup(t, nil, "verify", last, "--store", store).want(t, exitOK)
+	inProcess(t, nil, "verify", last, "--store", store).want(t, exitOK)
 	to := c.FreeName(t)
 	dbbackup(t, c.Env(), restoring(store, db, "--target-db", to)...).must(t, exitOK)
 	zoo.Compare(t, c, db, c, to)
@@ -287,7 +287,7 @@ func TestPruneStopsAtANewerSet(t *testing.T) {
 	db := smallDatabase(t, c)
 	store, ids := severalSets(t, c, db, 3)
 	forge(t, store, ids[1], func(text string) string { return strings.Replace(text, `"format": 1`, `"format": 4`, 1) })
-	dbbackup(t, nil, pruning(store, "--keep-last", "1")...).want(t, exitPrecondition, ids[1], "newest dbbackup")
+	inProcess(t, nil, pruning(store, "--keep-last", "1")...).want(t, exitPrecondition, ids[1], "newest dbbackup")
 	if left := idsOf(t, store); len(left) != 3 {
 		t.Errorf("left: %q", left)
 	}
@@ -303,10 +303,10 @@ func TestPruneKeepsTheBasesOfWhatItCannotRemove(t *testing.T) {
 	stuck := increment(t, c, store, db)
 	dbbackup(t, c.Env(), chunking(store, db)...).must(t, exitOK) // full
 	release := immutable(t, filepath.Join(store, stuck))
-	refused := dbbackup(t, nil, pruning(store, "--keep-last", "1")...)
+	refused := inProcess(t, nil, pruning(store, "--keep-last", "1")...)
 	wantSound(t, store, 3)
 	release()
 	refused.want(t, exitFailed, stuck)
-	dbbackup(t, nil, pruning(store, "--keep-last", "1")...).must(t, exitOK)
+	inProcess(t, nil, pruning(store, "--keep-last", "1")...).must(t, exitOK)
 	wantSound(t, store, 1)
 }

@@ -120,7 +120,7 @@ func TestT64HostileDatabaseNames(t *testing.T) {
 	var manifest struct {
 		Databases []struct{ Name string }
 	}
-	dbbackup(t, nil, "show", "latest", "--json", "--store", store).must(t, exitOK).decode(t, &manifest)
+	inProcess(t, nil, "show", "latest", "--json", "--store", store).must(t, exitOK).decode(t, &manifest)
 	for _, name := range names {
 		if !slices.ContainsFunc(manifest.Databases, func(d struct{ Name string }) bool { return d.Name == name }) {
 			t.Errorf("the manifest does not name database %q", name)

@@ -36,7 +36,7 @@ func TestSeveralStoresHaveTheSameSet(t *testing.T) {
 	for _, store := range []string{a, b} {
 		wantSound(t, store, 2)
 	}
-	dbbackup(t, nil, append(in(a, b), "list")...).must(t, exitOK)
+	inProcess(t, nil, append(in(a, b), "list")...).must(t, exitOK)
 	for _, id := range idsOf(t, b) {
 		to := c.FreeName(t)
 		dbbackup(t, c.Env(), "restore", "single", db, "--set", id, "--target-db", to, "--store", filepath.Join(t.TempDir(), "none"), "--store", b).
@@ -67,7 +67,7 @@ func TestStoreThatFellBehindIsNamedAndCaughtUp(t *testing.T) {
 	wantSound(t, bad, 2)
 
 	late := newStore(t)
-	r = dbbackup(t, nil, "copy", sum.Set, "--from", good, "--to", late, "--json")
+	r = inProcess(t, nil, "copy", sum.Set, "--from", good, "--to", late, "--json")
 	r.must(t, exitOK)
 	var copied copiedJSON
 	r.decode(t, &copied)
@@ -75,10 +75,10 @@ func TestStoreThatFellBehindIsNamedAndCaughtUp(t *testing.T) {
 		t.Errorf("copied %q of %q", copied.Sets, ids)
 	}
 	wantSound(t, late, 2)
-	if r := dbbackup(t, nil, "copy", "--all", "--store", good, "--to", late).must(t, exitOK); !strings.Contains(r.stdout, "Nothing to copy") {
+	if r := inProcess(t, nil, "copy", "--all", "--store", good, "--to", late).must(t, exitOK); !strings.Contains(r.stdout, "Nothing to copy") {
 		t.Errorf("printed: %s", r.stdout)
 	}
-	r = dbbackup(t, nil, append(in(good, late), "list", "--json")...).must(t, exitOK)
+	r = inProcess(t, nil, append(in(good, late), "list", "--json")...).must(t, exitOK)
 	for line := range strings.Lines(r.stdout) {
 		var l listed
 		if err := json.Unmarshal([]byte(line), &l); err != nil || len(l.Stores) != 2 {
@@ -123,6 +123,6 @@ func TestResumeInTheStoresThatHaveEverything(t *testing.T) {
 	}
 	dbbackup(t, c.Env(), append(in(a, b), "resume")...).want(t, exitOmissions, "a store fell behind", "it lacks")
 	wantSound(t, a, 1)
-	dbbackup(t, nil, "copy", "--from", a, "--to", b).must(t, exitOK)
+	inProcess(t, nil, "copy", "--from", a, "--to", b).must(t, exitOK)
 	wantSound(t, b, 1)
 }
