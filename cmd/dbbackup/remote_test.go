@@ -115,9 +115,12 @@ func TestEveryKindOfStore(t *testing.T) {
 			if len(ids) != 4 {
 				t.Fatalf("list shows %q", ids)
 			}
-			for _, id := range ids {
-				r.run(t, nil, "show", id).must(t, exitOK)
+			r.run(t, nil, "show", ids[3]).must(t, exitOK)
+			for i, id := range ids {
 				r.run(t, nil, "verify", id).must(t, exitOK)
+				if i == 2 {
+					continue // all that it has comes back with the next one, which refers to it
+				}
 				to := c.FreeName(t)
 				r.run(t, c, "restore", "single", db, "--set", id, "--target-db", to).must(t, exitOK)
 				zoo.Compare(t, c, db, c, to)

@@ -228,7 +228,9 @@ func TestT95AnyPasswordWorks(t *testing.T) {
 				t.Parallel()
 				store := newStore(t)
 				dbbackup(t, test.env, append(test.args, "backup", "single", db, "--store", store, "--mode", "plain")...).want(t, exitOK)
-				dbbackup(t, test.env, append(test.args, "restore", "single", db, "--store", store, "--target-db", "copied "+t.Name())...).want(t, exitOK)
+				if i%2 == 0 { // which connects in the same way, and has other children
+					dbbackup(t, test.env, append(test.args, "restore", "single", db, "--store", store, "--target-db", "copied "+t.Name())...).want(t, exitOK)
+				}
 			})
 		}
 	}
