@@ -23,12 +23,11 @@ build: ## build bin/dbbackup, stamped with git's version
 install: build ## install the program and its timer on this machine
 	scripts/install.sh
 
-test: bootstrap tools ## set up, then vet, lint, known vulnerabilities, and all tests with the race detector: about ten minutes
+test: bootstrap tools ## set up, then lint, known vulnerabilities, and all tests with the race detector: about ten minutes
 	$(MAKE) --no-print-directory lint vuln
 	TEST_TIMEOUT=$(TEST_TIMEOUT) scripts/test.sh
 
-lint: tools ## go vet, golangci-lint and shellcheck
-	go vet ./...
+lint: tools ## golangci-lint, with go vet among others, and shellcheck
 	$(TOOLS)/golangci-lint run
 	git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
 
