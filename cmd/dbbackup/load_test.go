@@ -3,10 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
+	"time"
 
 	"dbbackup/internal/pgtest"
 	"dbbackup/internal/pgtest/zoo"
@@ -109,14 +110,47 @@ func TestT69Sequences(t *testing.T) {
 	}
 }
 
-// peakRSS is the most memory that a process had, in bytes.
-func (r *running) peakRSS(t testing.TB) int64 {
+// measured watches a process until the returned function is called, which returns the
+// most memory that it had, in bytes. What wait4 says of that afterwards is no less
+// than what the process that started it had at that time.
+func measured(t testing.TB, pid int) (peakRSS func() int64) {
 	t.Helper()
-	usage, ok := r.cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	if !ok {
-		t.Fatal("this system does not tell what a process used")
+	status, ended, peak := fmt.Sprintf("/proc/%d/status", pid), make(chan struct{}), int64(0)
+	var sampler sync.WaitGroup
+	sampler.Go(func() {
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			text, _ := os.ReadFile(status)
+			if _, line, ok := strings.Cut(string(text), "\nVmHWM:"); ok {
+				var kilobytes int64
+				_, _ = fmt.Sscan(line, &kilobytes)
+				peak = max(peak, kilobytes<<10)
+			}
+			select {
+			case <-ended:
+				return
+			case <-tick.C:
+			}
+		}
+	})
+	stop := sync.OnceFunc(func() { close(ended); sampler.Wait() })
+	t.Cleanup(stop)
+	return func() int64 {
+		stop()
+		if peak < 10<<20 {
+			t.Fatalf("the process had %d bytes: they were not measured", peak)
+		}
+		return peak
 	}
-	return usage.Maxrss << 10
+}
+
+// waitMeasured is wait that also returns the most memory that the process had.
+func (r *running) waitMeasured(t testing.TB) (got result, peakRSS int64) {
+	t.Helper()
+	peak := measured(t, r.cmd.Process.Pid)
+	got = r.wait(t)
+	return got, peak()
 }
 
 // T70: many large objects come back, and cost a run next to no memory.
@@ -133,9 +167,9 @@ func TestT70ManyLargeObjects(t *testing.T) {
 			{"verify", "--store", store},
 			restoring(store, db, "--target-db", to),
 		} {
-			r := start(t, c.Env(), args...)
-			r.wait(t).must(t, exitOK)
-			peak = max(peak, r.peakRSS(t))
+			got, used := start(t, c.Env(), args...).waitMeasured(t)
+			got.must(t, exitOK)
+			peak = max(peak, used)
 		}
 		return peak
 	}
