@@ -107,7 +107,7 @@ func (p *Plan) restoreLocked(ctx context.Context, s Step, o *Outcome, task repor
 // A restore that was killed holds its lock until the server has noticed, which takes
 // it a moment.
 const (
-	lockPatience = 2 * time.Second
+	lockPatience = time.Second
 	lockEvery    = 100 * time.Millisecond
 )
 

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -185,6 +186,7 @@ func TestT54HostileSettingsOnBothSides(t *testing.T) {
 	source.Exec(t, "odd", `CREATE TABLE t AS SELECT g AS id, date '2020-03-04' + g AS day, interval '1 day -2 hours' * g AS span, now() + interval '1 hour' * g AS at,
 			1 / g::float8 AS ratio, 'back\slash' || chr(200 + g) AS word, xmlelement(name x, g) AS xml, g::text::money AS cash FROM generate_series(1, 500) g;
 		CREATE TABLE raw AS SELECT g AS id, decode(md5(g::text), 'hex') AS raw FROM generate_series(1, 500) g; SELECT lo_from_bytea(0, '\x00ff5c27')`)
+	want := digestsOf(t, captured(t, source, "odd", "--mode", "chunked"), "odd")
 	for _, c := range []*pgtest.Cluster{source, target} {
 		loginRole(t, c, "hostile", "secret", "SUPERUSER")
 	}
@@ -196,11 +198,24 @@ func TestT54HostileSettingsOnBothSides(t *testing.T) {
 	}
 	store := newStore(t)
 	dbbackup(t, env(source), "backup", "single", "odd", "--store", store, "--mode", "chunked").want(t, exitOK)
+	if got := digestsOf(t, store, "odd"); !slices.Equal(got, want) {
+		t.Errorf("rows captured with hostile settings: got %q, want %q", got, want)
+	}
 	dbbackup(t, env(target), restoring(store, "odd")...).must(t, exitOK)
 	for _, c := range []*pgtest.Cluster{source, target} { // which comes back quoted, and means the same
 		c.Exec(t, "postgres", "ALTER DATABASE odd RESET search_path")
 	}
 	zoo.Compare(t, source, "odd", target, "odd")
+}
+
+// digestsOf are those of the rows that a store's only set has of a database's tables.
+func digestsOf(t testing.TB, store, db string) (all []string) {
+	t.Helper()
+	contents := readContents(t, filepath.Join(store, onlySet(t, store), "databases", db+".chunks", backupset.ContentsName))
+	for i := range contents.Tables {
+		all = append(all, contents.Tables[i].Name+" "+contents.Tables[i].Digest)
+	}
+	return all
 }
 
 // T60: a standby cancels what stands in the way of replay. The capture begins

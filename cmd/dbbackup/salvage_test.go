@@ -258,6 +258,7 @@ func TestSalvageOfRowsWithoutDefinitions(t *testing.T) {
 		return dbbackup(t, c.Env(), restoring(store, db, append(args, "--set", set)...)...)
 	}
 	run("--target-db", into, "--schema-only").must(t, exitOK)
+	c.Exec(t, "postgres", "ALTER DATABASE "+into+" SET default_transaction_read_only = on") // for everybody else
 	flipByte(t, filepath.Join(store, set, "databases", db+".chunks", backupset.SchemaName))
 	run("--target-db", c.FreeName(t), "--salvage").want(t, exitIntegrity, backupset.SchemaName, "hint: make the definitions from another set", "--data-only --salvage")
 	run("--target-db", into, "--data-only").want(t, exitIntegrity, backupset.SchemaName)
