@@ -52,8 +52,8 @@ func restoreByHand(t *testing.T, target *pgtest.Cluster, set, mode string) {
 		"psql -X -q -d postgres -f globals.sql",
 		"psql -X -q -v ON_ERROR_STOP=1 -d postgres -f databases/zoo.create.sql",
 		map[string]string{
-			"custom":    "pg_restore --exit-on-error -j 2 -d zoo databases/zoo.dump",
-			"directory": "pg_restore --exit-on-error -j 2 -d zoo databases/zoo.dir",
+			"custom":    pgRestoreByHand("databases/zoo.dump"),
+			"directory": pgRestoreByHand("databases/zoo.dir"),
 			"chunked":   chunked + " . zoo zoo",
 			"plain": `gunzip -c databases/zoo.sql.gz | tail -n 8 | grep -q -- '-- PostgreSQL database dump complete'
 				gunzip -c databases/zoo.sql.gz | psql -X -q -o /dev/null -v ON_ERROR_STOP=1 -d zoo`,
@@ -66,6 +66,11 @@ func restoreByHand(t *testing.T, target *pgtest.Cluster, set, mode string) {
 			t.Fatalf("%s: %v\n%s", script, err, out)
 		}
 	}
+}
+
+func pgRestoreByHand(archive string) string {
+	return "pg_restore --exit-on-error --section=pre-data --section=data -j 2 -d zoo " + archive +
+		"\npg_restore --exit-on-error --section=post-data -d zoo " + archive
 }
 
 // freshTarget runs a cluster with nothing but a place for the zoo's tablespace:
