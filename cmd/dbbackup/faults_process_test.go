@@ -245,7 +245,9 @@ func TestT08SignalStopsRestore(t *testing.T) {
 	eachOf(t, dumpModes, func(t *testing.T, mode string) {
 		db := bulkDatabase(t, c)
 		store, mark, to := newStore(t), marker(t), db+"_back"
-		c.Exec(t, db, "ALTER TABLE bulk_a RENAME TO "+db+"_a; ALTER TABLE bulk_b RENAME TO "+db+"_b")
+		// Loading lasts, so that the signal comes while it does.
+		c.Exec(t, db, "ALTER TABLE bulk_a RENAME TO "+db+"_a; ALTER TABLE bulk_b RENAME TO "+db+"_b; ALTER TABLE "+db+
+			"_a ADD CHECK (id > 1 OR current_database() NOT LIKE 'dbbackup_restoring%' OR pg_sleep(2) IS NOT NULL)")
 		dbbackup(t, c.Env(), "backup", "single", db, "--store", store, "--mode", mode, "--compression", "1").must(t, exitOK)
 		r := start(t, append(c.Env(), mark), "restore", "single", db, "--target-db", to, "--store", store, "--jobs", "2")
 		loading := "SELECT datname FROM pg_stat_activity WHERE query LIKE 'COPY %" + db + "%FROM stdin%' AND state = 'active'"
