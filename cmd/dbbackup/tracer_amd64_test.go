@@ -97,7 +97,7 @@ const ptraceOptions = unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACESYSGOOD | un
 // run starts the program and serves its stops until it has ended.
 func (tr *tracer) run(path string, argv, env []string, dir string, stdout, stderr *os.File) error {
 	process, err := os.StartProcess(path, argv, &os.ProcAttr{
-		Dir: dir, Env: env, Files: []*os.File{nil, stdout, stderr}, Sys: &syscall.SysProcAttr{Ptrace: true},
+		Dir: dir, Env: env, Files: []*os.File{nil, stdout, stderr}, Sys: &syscall.SysProcAttr{Ptrace: true, Setpgid: true},
 	})
 	if err != nil {
 		return err
@@ -141,12 +141,12 @@ func (tr *tracer) serve() error {
 	return errors.New("all threads ended before their process")
 }
 
-// next waits for one of the run's own threads, so that the children of other
-// tests are left to them.
+// next waits for one of the run's own threads. They are told by their process group:
+// what other tests started from this thread of ours is left to them.
 func (tr *tracer) next() (int, unix.WaitStatus, error) {
 	var status unix.WaitStatus
 	for {
-		pid, err := unix.Wait4(-1, &status, unix.WALL|unix.WNOTHREAD, nil)
+		pid, err := unix.Wait4(-tr.leader, &status, unix.WALL|unix.WNOTHREAD, nil)
 		if !errors.Is(err, unix.EINTR) {
 			return pid, status, err
 		}
