@@ -245,6 +245,7 @@ func TestT93LocksOfBasesAreExtended(t *testing.T) {
 		env: []string{"AWS_ACCESS_KEY_ID=" + s.Key, "AWS_SECRET_ACCESS_KEY=" + s.Secret, "AWS_REGION=" + s.Region},
 	}
 	db := smallDatabase(t, c)
+	settled(t, c)
 	r.run(t, c, "backup", "single", db, "--mode", "chunked").must(t, exitOK)
 	var base string
 	for _, key := range r.keys(t) {

@@ -94,6 +94,7 @@ func TestIncrementalStartsFromWhatEveryStoreHas(t *testing.T) {
 	c := shared.Cluster(t)
 	db := smallDatabase(t, c)
 	a, b := newStore(t), newStore(t)
+	settled(t, c)
 	dbbackup(t, c.Env(), "backup", "single", db, "--mode", "chunked", "--store", a).must(t, exitOK)
 	dbbackup(t, c.Env(), append(in(a, b), "backup", "single", db, "--incremental")...).must(t, exitOK)
 	wantSound(t, a, 2)

@@ -2,6 +2,7 @@ package pgdump
 
 import (
 	"context"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -51,7 +52,7 @@ func CaptureSchema(ctx context.Context, src Source, req SchemaRequest, set *back
 	if err != nil {
 		return child.Usage{}, err
 	}
-	stop := passOn(p, req.Signs)
+	stop := passOn(p, func() int64 { return sizeOf(staged.Path()) }, req.Signs)
 	usage, err := p.Wait()
 	stop()
 	if err != nil {
@@ -64,15 +65,24 @@ func CaptureSchema(ctx context.Context, src Source, req SchemaRequest, set *back
 	return usage, err
 }
 
-// passOn adds the processor time that a child uses to signs, until the returned
-// function is called.
-func passOn(p *child.Process, signs *atomic.Int64) (stop func()) {
+// sizeOf is how large a file is; 0 when it is not there yet.
+func sizeOf(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// passOn adds the processor time that a child uses, and the bytes that it has written,
+// to signs, until the returned function is called.
+func passOn(p *child.Process, written func() int64, signs *atomic.Int64) (stop func()) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		ticker := time.NewTicker(time.Second)
 		defer ticker.Stop()
-		last := time.Duration(0)
+		last, size := time.Duration(0), int64(0)
 		for {
 			select {
 			case <-done:
@@ -82,6 +92,10 @@ func passOn(p *child.Process, signs *atomic.Int64) (stop func()) {
 			if used, ok := p.CPUTime(); ok && used > last {
 				signs.Add(int64(used - last))
 				last = used
+			}
+			if now := written(); now > size {
+				signs.Add(now - size)
+				size = now
 			}
 		}
 	})
