@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -155,12 +156,50 @@ func (p *replay) define(ctx context.Context) error {
 func (p *replay) loadAll(ctx context.Context) error {
 	jobs := p.jobs()
 	p.report.Info("loading rows", report.F("database", p.load.Schema.Database), report.F("chunks", len(jobs)))
+	release := p.keepVacuumAway(ctx, jobs)
+	defer release()
 	queue := newLoadQueue(jobs)
 	group, ctx := errgroup.WithContext(ctx)
 	for range min(max(p.load.Schema.Jobs, 1), max(len(jobs), 1)) {
 		group.Go(func() error { return p.loader(ctx, queue) })
 	}
 	return group.Wait()
+}
+
+// Tables above a size, so many at most, are kept from autovacuum while they are loaded.
+const (
+	vacuumedBytes  = 16 << 20
+	vacuumedTables = 500
+)
+
+// keepVacuumAway locks the larger tables against VACUUM and ANALYZE, which would come by
+// itself once enough rows are in, and read and write what is not complete yet. Loading
+// rows goes on beside the lock. It is a favor: without it the load only takes longer. The
+// returned function ends it.
+func (p *replay) keepVacuumAway(ctx context.Context, jobs []loadJob) (release func()) {
+	bytes := map[*backupset.ChunkedTable]int64{}
+	var tables []*backupset.ChunkedTable
+	for _, j := range jobs {
+		if bytes[j.table] == 0 {
+			tables = append(tables, j.table)
+		}
+		bytes[j.table] += j.chunk.RawBytes
+	}
+	tables = slices.DeleteFunc(tables, func(t *backupset.ChunkedTable) bool { return bytes[t] < vacuumedBytes || t.Via != nil })
+	if len(tables) == 0 {
+		return func() {}
+	}
+	conn, err := p.connect(ctx)
+	if err != nil {
+		return func() {}
+	}
+	release = func() { _ = conn.Close(ctx) } // it has written nothing
+	names := make([]string, 0, len(tables))
+	for _, t := range tables[:min(len(tables), vacuumedTables)] {
+		names = append(names, "ONLY "+conn.Quote(t.Schema)+"."+conn.Quote(t.Name))
+	}
+	_ = conn.Exec(ctx, "keep autovacuum away", "BEGIN; SET LOCAL lock_timeout = '5s'; LOCK TABLE "+strings.Join(names, ", ")+" IN SHARE UPDATE EXCLUSIVE MODE")
+	return release
 }
 
 // jobs are the chunks that are not in the ledger, the largest first.

@@ -159,6 +159,11 @@ func (p *replay) phaseSteps(section pgarchive.Section, jobs int) []step {
 		if jobs > defaultIndexWorkers { // one index, left over, is built by no fewer processes than several
 			s.gucs["max_parallel_maintenance_workers"] = strconv.Itoa(jobs)
 		}
+		if p.target.Superuser {
+			// An index waits for this long for an autovacuum of the new rows, before it is
+			// sent away: a second each otherwise.
+			s.gucs["deadlock_timeout"] = "100ms"
+		}
 		steps = append(steps, p.tablespaceSteps(s)...)
 	}
 	return steps
