@@ -69,7 +69,8 @@ func restoreByHand(t *testing.T, target *pgtest.Cluster, set, mode string) {
 }
 
 func pgRestoreByHand(archive string) string {
-	return "pg_restore --exit-on-error --section=pre-data --section=data -j 2 -d zoo " + archive +
+	return "pg_restore --exit-on-error --section=pre-data -d zoo " + archive +
+		"\npg_restore --exit-on-error --section=data -j 2 -d zoo " + archive +
 		"\npg_restore --exit-on-error --section=post-data -d zoo " + archive
 }
 
