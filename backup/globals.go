@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync/atomic"
 
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/child"
@@ -56,21 +57,42 @@ func (g *globals) omit(object, reason string) {
 	g.omissions = append(g.omissions, backupset.Omission{Object: object, Reason: reason})
 }
 
+// globalsOnce is ended when it does not move: a server behind a network that has
+// swallowed its connection says nothing for ever.
 func (r *run) globalsOnce(ctx context.Context, g *globals) error {
+	var moved signs
+	watch := child.WatchOptions{Stall: r.o.Defaults.Stall, Progress: moved.Load}
+	if err := child.Watch(ctx, watch, func(ctx context.Context) error { return r.readGlobals(ctx, g, &moved) }); err != nil {
+		return fmt.Errorf("capture globals: %w", err)
+	}
+	return nil
+}
+
+// signs counts what comes.
+type signs struct{ atomic.Int64 }
+
+func (s *signs) Write(p []byte) (int, error) {
+	s.Add(int64(len(p)))
+	return len(p), nil
+}
+
+func (r *run) readGlobals(ctx context.Context, g *globals, moved *signs) error {
 	conn, err := r.o.Source.Connect(ctx, r.o.Source.Database)
 	if err != nil {
-		return fmt.Errorf("capture globals: %w", err)
+		return err
 	}
 	defer conn.Close(ctx) //nolint:errcheck // read-only
 	g.Object, g.RolePasswords = globalsObject, r.server.ReadsPasswords
 	if err := describeGlobals(ctx, conn, g); err != nil {
-		return fmt.Errorf("capture globals: %w", err)
+		return err
 	}
-	if err := r.dumpGlobals(ctx, g); err != nil {
+	moved.Add(1)
+	if err := r.dumpGlobals(ctx, g, moved); err != nil {
 		// Whether the server is gone is not in pg_dumpall's words, but in a session's fate.
-		return fmt.Errorf("capture globals: %w", orLost(err, conn.Exec(ctx, "look for the server", "SELECT 1")))
+		return orLost(err, conn.Exec(ctx, "look for the server", "SELECT 1"))
 	}
 	g.whole = true
+	moved.Add(1)
 	if err := r.captureServerFiles(ctx, conn, g); err != nil {
 		return fmt.Errorf("capture the server's files: %w", err)
 	}
@@ -109,7 +131,7 @@ func describeGlobals(ctx context.Context, conn *pg.Conn, g *globals) error {
 }
 
 // dumpGlobals runs pg_dumpall, whose output counts only when it is whole.
-func (r *run) dumpGlobals(ctx context.Context, g *globals) (err error) {
+func (r *run) dumpGlobals(ctx context.Context, g *globals, moved *signs) (err error) {
 	object, err := r.set.Object(ctx, g.Object, 0)
 	if err != nil {
 		return err
@@ -125,7 +147,7 @@ func (r *run) dumpGlobals(ctx context.Context, g *globals) (err error) {
 	}
 	var trailer sqltext.TailCheck
 	command := r.tools.Command(pgtool.PgDumpAll, args, pgtool.Environ(r.o.Source.ChildEnv(), nil))
-	command.Stdout = io.MultiWriter(object, &trailer)
+	command.Stdout = io.MultiWriter(object, &trailer, moved)
 	if _, err := child.Run(ctx, command); err != nil {
 		return err
 	}

@@ -156,6 +156,26 @@ func TestT85BlackHoleUnderEverything(t *testing.T) {
 	})
 }
 
+// T85: what reads the globals is swallowed, beside a database that is not.
+func TestT85SilenceUnderGlobals(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db, store, mark := smallDatabase(t, c), newStore(t), marker(t)
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "pg_dumpall"), []byte("#!/bin/sh\n[ \"$1\" = --version ] && exec "+c.BinDir+"/pg_dumpall --version\nexec sleep 600\n"), 0o700)
+	for _, tool := range []string{"pg_dump", "pg_restore", "psql"} {
+		if err := os.Symlink(filepath.Join(c.BinDir, tool), filepath.Join(dir, tool)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	env := append(c.Env(), mark, "PATH="+dir+":"+os.Getenv("PATH"))
+	dbbackup(t, env, "backup", "single", db, "--store", store, "--mode", "custom", "--stall-timeout", "2s").
+		want(t, exitFailed, "capture globals", "no progress for 2s")
+	if left := marked(t, mark); len(left) != 0 {
+		t.Errorf("processes of the run are left: %q", left)
+	}
+}
+
 // T85: the machine on the other side is gone before the first word.
 func TestT85BlackHoleFromTheBeginning(t *testing.T) {
 	t.Parallel()
