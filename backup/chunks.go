@@ -13,6 +13,7 @@ import (
 	"dbbackup/internal/engine/pgcopy"
 	"dbbackup/internal/engine/pgdump"
 	"dbbackup/internal/fault"
+	"dbbackup/internal/pg"
 	"dbbackup/internal/report"
 	"dbbackup/internal/store"
 )
@@ -65,6 +66,7 @@ func (r *run) captureChunks(ctx context.Context, p plan, task report.Task) func(
 	src := pgcopy.Source{Endpoint: r.o.Source, Tools: r.tools}
 	return func() (captured, error) {
 		c, err := pgcopy.Capture(ctx, src, req, r.pool, r.set, r.o.Report, task)
+		req.Before = pg.Moment{} // a server that was lost since may have taken transactions back
 		if err != nil {
 			return captured{}, err
 		}
