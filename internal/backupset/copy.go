@@ -30,11 +30,12 @@ type Copied struct {
 }
 
 // Copy brings sets, and the older sets that they refer to, from one store to
-// another. A set that cannot be copied does not keep the others from it. What is there already stays: objects of a copy that was interrupted
-// are read and compared, those of a whole set are looked at by their sizes. What
-// the other store has under the set's name and is not part of it is deleted. The key
-// of an encrypted set is brought where it was rotated since, and never replaces one
-// that was rotated more often there.
+// another. A set that cannot be copied does not keep the others from it. What is
+// there already stays: objects of a copy that was interrupted are read and compared,
+// those of a whole set are looked at by their sizes. What the other store has under
+// the set's name and is not part of it is deleted. The key of an encrypted set is
+// brought where it was rotated since, and never replaces one that was rotated more
+// often there.
 //
 // Each object is checked on the way, and the manifest comes last, as in a run:
 // killed at any point, Copy leaves an unfinished set, which it completes when it

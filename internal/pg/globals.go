@@ -85,7 +85,7 @@ type ServerSetting struct {
 // defaults, less those of this session. Without all, some are hidden from this role:
 // shared_preload_libraries is among them.
 func (c *Conn) ServerSettings(ctx context.Context) (settings []ServerSetting, all bool, err error) {
-	if all, err = value[bool](ctx, c, "ask for privileges", "SELECT pg_has_role('pg_read_all_settings', 'USAGE')"); err != nil {
+	if all, err = c.readsAllSettings(ctx); err != nil {
 		return nil, false, err
 	}
 	settings, err = rows(ctx, c, "list settings", func(row pgx.CollectableRow) (s ServerSetting, err error) {

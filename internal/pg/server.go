@@ -44,8 +44,7 @@ func (c *Conn) Server(ctx context.Context) (Server, error) {
 	var locks, conns, prepared int64
 	// data_directory raises an error for a role outside pg_read_all_settings.
 	sql := serverQuery
-	if ok, err := value[bool](ctx, c, "ask for privileges",
-		`SELECT pg_has_role('pg_read_all_settings', 'USAGE')`); err != nil {
+	if ok, err := c.readsAllSettings(ctx); err != nil {
 		return s, err
 	} else if !ok {
 		sql = replaceOnce(sql, "coalesce(current_setting('data_directory', true), '')", "''")
@@ -59,6 +58,11 @@ func (c *Conn) Server(ctx context.Context) (Server, error) {
 	s.LockBudget = locks * (conns + prepared)
 	s.MaxLocksPerTx, s.MaxConnections = int(locks), int(conns)
 	return s, c.identity(ctx, &s)
+}
+
+// readsAllSettings reports whether no setting is hidden from the role.
+func (c *Conn) readsAllSettings(ctx context.Context) (bool, error) {
+	return value[bool](ctx, c, "ask for privileges", `SELECT pg_has_role('pg_read_all_settings', 'USAGE')`)
 }
 
 // identity fills in what pg_control knows. A role that may not ask gets none.

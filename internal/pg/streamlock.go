@@ -15,15 +15,11 @@ func (s *Stream) LockTables(ctx context.Context, tables []pgname.Table) error {
 	const batch = 100
 	for from := 0; from < len(tables); from += batch {
 		some := tables[from:min(from+batch, len(tables))]
-		names := make([]string, len(some))
-		for i, t := range some {
-			names[i] = "ONLY " + s.Quote(t.Schema) + "." + s.Quote(t.Name)
-		}
 		step := "lock table " + some[0].Printable() + " and others"
 		if err := s.Exec(ctx, step, "SAVEPOINT locks"); err != nil {
 			return err
 		}
-		err := s.Exec(ctx, step, "LOCK TABLE "+strings.Join(names, ", ")+" IN ACCESS SHARE MODE NOWAIT")
+		err := s.Exec(ctx, step, s.lockSQL(some, "ACCESS SHARE")+" NOWAIT")
 		if err != nil && !s.Lost() {
 			if backErr := s.Exec(ctx, step, "ROLLBACK TO SAVEPOINT locks"); backErr != nil {
 				return err
@@ -38,6 +34,22 @@ func (s *Stream) LockTables(ctx context.Context, tables []pgname.Table) error {
 		}
 	}
 	return nil
+}
+
+// KeepVacuumAway locks tables against VACUUM and ANALYZE, which pass over what they
+// cannot lock at once, in a transaction that lasts until the session ends. Rows can be
+// written meanwhile. wait bounds how long it waits for each.
+func (s *Stream) KeepVacuumAway(ctx context.Context, tables []pgname.Table, wait time.Duration) error {
+	return s.Exec(ctx, "keep autovacuum away", fmt.Sprintf("BEGIN; SET LOCAL lock_timeout = %d; ", wait.Milliseconds())+
+		s.lockSQL(tables, "SHARE UPDATE EXCLUSIVE"))
+}
+
+func (s *Stream) lockSQL(tables []pgname.Table, mode string) string {
+	names := make([]string, len(tables))
+	for i, t := range tables {
+		names[i] = "ONLY " + s.Quote(t.Schema) + "." + s.Quote(t.Name)
+	}
+	return "LOCK TABLE " + strings.Join(names, ", ") + " IN " + mode + " MODE"
 }
 
 // WaitForLocks bounds how long each statement of the session waits for a lock;

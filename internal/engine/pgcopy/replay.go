@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -170,6 +170,7 @@ func (p *replay) loadAll(ctx context.Context) error {
 const (
 	vacuumedBytes  = 16 << 20
 	vacuumedTables = 500
+	vacuumedWait   = 5 * time.Second // for one that is being vacuumed
 )
 
 // keepVacuumAway locks the larger tables against VACUUM and ANALYZE, which would come by
@@ -177,15 +178,19 @@ const (
 // rows goes on beside the lock. It is a favor: without it the load only takes longer. The
 // returned function ends it.
 func (p *replay) keepVacuumAway(ctx context.Context, jobs []loadJob) (release func()) {
-	bytes := map[*backupset.ChunkedTable]int64{}
-	var tables []*backupset.ChunkedTable
+	bytes := map[pgname.Table]int64{}
+	var tables []pgname.Table
 	for _, j := range jobs {
-		if bytes[j.table] == 0 {
-			tables = append(tables, j.table)
+		if j.table.Via != nil {
+			continue // whoever loads through a parent does not know where to
 		}
-		bytes[j.table] += j.chunk.RawBytes
+		t := pgname.Table{Schema: j.table.Schema, Name: j.table.Name}
+		before := bytes[t]
+		bytes[t] += j.chunk.RawBytes
+		if before < vacuumedBytes && bytes[t] >= vacuumedBytes && len(tables) < vacuumedTables {
+			tables = append(tables, t)
+		}
 	}
-	tables = slices.DeleteFunc(tables, func(t *backupset.ChunkedTable) bool { return bytes[t] < vacuumedBytes || t.Via != nil })
 	if len(tables) == 0 {
 		return func() {}
 	}
@@ -193,13 +198,8 @@ func (p *replay) keepVacuumAway(ctx context.Context, jobs []loadJob) (release fu
 	if err != nil {
 		return func() {}
 	}
-	release = func() { _ = conn.Close(ctx) } // it has written nothing
-	names := make([]string, 0, len(tables))
-	for _, t := range tables[:min(len(tables), vacuumedTables)] {
-		names = append(names, "ONLY "+conn.Quote(t.Schema)+"."+conn.Quote(t.Name))
-	}
-	_ = conn.Exec(ctx, "keep autovacuum away", "BEGIN; SET LOCAL lock_timeout = '5s'; LOCK TABLE "+strings.Join(names, ", ")+" IN SHARE UPDATE EXCLUSIVE MODE")
-	return release
+	_ = conn.KeepVacuumAway(ctx, tables, vacuumedWait)
+	return func() { _ = conn.Close(ctx) } // it has written nothing
 }
 
 // jobs are the chunks that are not in the ledger, the largest first.

@@ -2,7 +2,6 @@ package pgdump
 
 import (
 	"context"
-	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -52,7 +51,7 @@ func CaptureSchema(ctx context.Context, src Source, req SchemaRequest, set *back
 	if err != nil {
 		return child.Usage{}, err
 	}
-	stop := passOn(p, func() int64 { return sizeOf(staged.Path()) }, req.Signs)
+	stop := passOn(p, func() int64 { return fileBytes(staged.Path()) }, req.Signs)
 	usage, err := p.Wait()
 	stop()
 	if err != nil {
@@ -63,15 +62,6 @@ func CaptureSchema(ctx context.Context, src Source, req SchemaRequest, set *back
 	}
 	_, err = staged.Commit(ctx)
 	return usage, err
-}
-
-// sizeOf is how large a file is; 0 when it is not there yet.
-func sizeOf(path string) int64 {
-	info, err := os.Stat(path)
-	if err != nil {
-		return 0
-	}
-	return info.Size()
 }
 
 // passOn adds the processor time that a child uses, and the bytes that it has written,
