@@ -63,7 +63,7 @@ func (r *run) captureChunks(ctx context.Context, p plan, task report.Task) func(
 		LockTimeout: p.settings.LockTimeout, Limit: p.settings.Limit, Stall: p.settings.Stall,
 		Manners: pgcopy.Manners{Rate: r.rate, MaxLag: r.o.MaxLag, YieldToDDL: r.o.YieldToDDL},
 	}
-	src := pgcopy.Source{Endpoint: r.o.Source, Tools: r.tools}
+	src := pgcopy.Source{Endpoint: r.o.Source, Tools: r.tools, Standby: r.server.Standby}
 	return func() (captured, error) {
 		c, err := pgcopy.Capture(ctx, src, req, r.pool, r.set, r.o.Report, task)
 		req.Before = pg.Moment{} // a server that was lost since may have taken transactions back

@@ -48,15 +48,15 @@ func bulkDatabase(t testing.TB, c *pgtest.Cluster) string {
 }
 
 // shim makes a program pg_dump that comes first in PATH and does what the
-// lines of shell say. In them $real is the real pg_dump, and $out the file or
-// folder that it is told to write, if any.
+// lines of shell say. In them $real is the real pg_dump, $out the file or folder
+// that it is told to write, if any, and $source the database to connect to.
 func shim(t testing.TB, c *pgtest.Cluster, script string) (env []string) {
 	t.Helper()
 	dir := t.TempDir()
 	text := fmt.Sprintf(`#!/bin/sh
 real=%s/pg_dump
 [ "$1" = --version ] && exec "$real" --version
-for arg; do case "$arg" in --file=*) out="${arg#--file=}";; esac; done
+for arg; do case "$arg" in --file=*) out="${arg#--file=}";; --dbname=*) source="${arg#--dbname=}";; esac; done
 %s
 `, c.BinDir, script)
 	writeFile(t, filepath.Join(dir, "pg_dump"), []byte(text), 0o700)

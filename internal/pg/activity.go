@@ -54,11 +54,3 @@ func (c *Conn) TerminateBackends(ctx context.Context, application string) (int, 
 		`SELECT count(pg_terminate_backend(pid))::int FROM pg_stat_activity
 		  WHERE application_name = $1 AND pid <> pg_backend_pid() AND usename = current_user`, application)
 }
-
-// RecoveryConflicts counts the statements that a standby cancelled in a
-// database because replay needed what they held.
-func (c *Conn) RecoveryConflicts(ctx context.Context, database string) (int64, error) {
-	return value[int64](ctx, c, "count recovery conflicts",
-		`SELECT coalesce((SELECT confl_tablespace + confl_lock + confl_snapshot + confl_bufferpin + confl_deadlock
-		    FROM pg_stat_database_conflicts WHERE datname = $1), 0)`, database)
-}

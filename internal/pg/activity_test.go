@@ -44,13 +44,3 @@ func TestBlockersAndTerminateBackends(t *testing.T) {
 	}
 	wantKind(t, <-ended, fault.Unavailable)
 }
-
-func TestRecoveryConflictsOnAPrimary(t *testing.T) {
-	c := shared.Cluster(t)
-	conn := connect(t, resolve(t, paramsOf(c)), "postgres")
-	for _, db := range []string{"postgres", "not there"} {
-		if n, err := conn.RecoveryConflicts(t.Context(), db); err != nil || n != 0 {
-			t.Errorf("%s: %d conflicts, %v", db, n, err)
-		}
-	}
-}

@@ -29,10 +29,11 @@ const (
 	stateAdminShutdown     = "57P01"
 	stateCrashShutdown     = "57P02"
 	stateSerialization     = "40001" // of a session that ends: a recovery conflict
+	stateDeadlock          = "40P01" // on a standby: with replay, over a page
 )
 
-// StandbyHint is what to do about a recovery conflict.
-const StandbyHint = "raise max_standby_streaming_delay, or set hot_standby_feedback = on, on the standby; or back up the primary"
+// standbyHint is what to do about a recovery conflict.
+const standbyHint = "raise max_standby_streaming_delay, or set hot_standby_feedback = on, on the standby; or back up the primary"
 
 // endedSession reports whether the server ended the session with the error.
 func endedSession(e *pgconn.PgError) bool {
@@ -164,7 +165,7 @@ func wrap(step string, err error) error {
 			kind = fault.Unavailable
 		case stateSerialization:
 			if endedSession(pgErr) {
-				hint = StandbyHint
+				hint = standbyHint
 			}
 		}
 		if endedSession(pgErr) {

@@ -27,6 +27,7 @@ import (
 type Source struct {
 	Endpoint *pg.Endpoint
 	Tools    pgtool.Tools
+	Standby  bool // the server is in recovery
 }
 
 // Request is what to capture, and how.
@@ -86,25 +87,32 @@ func newCapture(src Source, req Request, pool *Pool, set *backupset.Writer, r re
 }
 
 func (c *capture) capture(ctx context.Context) (Captured, error) {
+	conflicts, err := pg.WatchConflicts(ctx, c.src.Endpoint, c.src.Standby, c.req.Database)
+	if err != nil {
+		return Captured{}, err
+	}
 	watch := child.WatchOptions{Limit: c.req.Limit, Stall: c.req.Stall, Progress: c.signs.Load}
-	err := child.Watch(ctx, watch, c.run)
+	err = child.Watch(ctx, watch, c.run)
 	if err != nil {
 		// A session behind a network that has swallowed it, or that waits for a lock,
 		// does not notice that its client is gone.
 		pgdump.EndBackends(ctx, c.src.Endpoint, c.application, c.report, c.req.Database)
-		err = explainConflict(c.explainRoom(err))
+		err = explainConflict(ctx, conflicts, c.explainRoom(err))
 		return Captured{}, fmt.Errorf("capture database %s: %w", pgname.Printable(c.req.Database), err)
 	}
 	return c.captured, nil
 }
 
-// explainConflict: what only reads meets a serialization failure on a standby
-// alone, which cancels what stands in the way of replay.
-func explainConflict(err error) error {
-	if pg.SQLState(err) != "40001" || fault.Is(err, fault.Unavailable) {
+// explainConflict finds out whether a statement of ours, or pg_dump, was cancelled
+// by a standby.
+func explainConflict(ctx context.Context, conflicts *pg.Conflicts, err error) error {
+	var exit *child.ExitError
+	dump := errors.As(err, &exit) && exit.Cause == nil
+	statement := pg.SQLState(err) != "" && !fault.Is(err, fault.Unavailable) // else it is explained
+	if !dump && !statement || !conflicts.Cancelled(ctx, err) {
 		return err
 	}
-	return fault.New(fault.Unavailable, pg.StandbyHint, "the standby cancelled the capture, because replay of the WAL needed what it read: %w", err)
+	return pg.CancelledError(err)
 }
 
 // capture is one attempt at one database.

@@ -60,7 +60,7 @@ type Captured struct {
 // server was lost, and that trying again is safe.
 func Capture(ctx context.Context, src Source, req Request, set *backupset.Writer, r report.Reporter, task report.Task) (Captured, error) {
 	c := &capture{src: src, req: req, set: set, report: r, task: task, application: ApplicationName("pg_dump")}
-	conflicts, err := c.recoveryConflicts(ctx)
+	conflicts, err := pg.WatchConflicts(ctx, src.Endpoint, src.Standby, req.Database)
 	if err != nil {
 		return Captured{}, err
 	}
@@ -152,7 +152,7 @@ func (c *capture) command(args []string) child.Command {
 
 // explain turns pg_dump's failure into what an operator needs to know: who
 // held the lock, that the server went away, that the standby cancelled it.
-func (c *capture) explain(ctx context.Context, k *pg.Keeper, conflicts int64, err error) error {
+func (c *capture) explain(ctx context.Context, k *pg.Keeper, conflicts *pg.Conflicts, err error) error {
 	var exit *child.ExitError
 	if !errors.As(err, &exit) || exit.Cause != nil || ctx.Err() != nil {
 		return err
@@ -164,23 +164,10 @@ func (c *capture) explain(ctx context.Context, k *pg.Keeper, conflicts int64, er
 		return fault.New(fault.Failed, "end that session, or allow a longer --lock-timeout",
 			"a table is locked by %s: %w", b, err)
 	}
-	after, countErr := c.recoveryConflicts(ctx)
-	if countErr == nil && after > conflicts {
-		return fault.New(fault.Unavailable, pg.StandbyHint, "the standby cancelled the dump, because replay of the WAL needed what it read: %w", err)
+	if conflicts.Cancelled(ctx, err) {
+		return pg.CancelledError(err)
 	}
 	return err
-}
-
-func (c *capture) recoveryConflicts(ctx context.Context) (int64, error) {
-	if !c.src.Standby {
-		return 0, nil
-	}
-	conn, err := c.src.Endpoint.Connect(ctx, c.src.Endpoint.Database)
-	if err != nil {
-		return 0, err
-	}
-	defer conn.Close(ctx) //nolint:errcheck // read-only
-	return conn.RecoveryConflicts(ctx, c.req.Database)
 }
 
 // endTimeout bounds the clean-up on a server that may be gone.
