@@ -21,6 +21,7 @@ func copyFlags() []cli.Flag {
 		&cli.StringFlag{Name: "from", Usage: "the `STORE` to copy from (default: the first --store)"},
 		&cli.StringFlag{Name: "to", Usage: "the `STORE` to copy to"},
 		onceFlag("all", "copy every complete set that the other store lacks"),
+		onceFlag("check", "read what the other store has already, too, and copy again what is damaged there"),
 	})
 }
 
@@ -66,7 +67,7 @@ func (a *application) copySets(ctx context.Context, s *settings) (err error) {
 		return err
 	}
 	result := copiedJSON{From: from.String(), To: to.String(), Sets: []string{}, Keys: []string{}}
-	err = a.copyLocked(ctx, from, to, ids, &result)
+	err = a.copyLocked(ctx, from, to, backupset.CopyOptions{Check: s.Bool("check")}, ids, &result)
 	a.log.Close()
 	result.Seconds = time.Since(began).Seconds()
 	return a.keep(err, a.printCopied(s, result))
@@ -100,7 +101,7 @@ func (a *application) toCopy(ctx context.Context, s *settings, from store.Store)
 }
 
 // copyLocked copies under the lock of the store that is written to.
-func (a *application) copyLocked(ctx context.Context, from, to store.Place, ids []string, result *copiedJSON) (err error) {
+func (a *application) copyLocked(ctx context.Context, from, to store.Place, o backupset.CopyOptions, ids []string, result *copiedJSON) (err error) {
 	if err := to.CheckWritable(ctx); err != nil {
 		return err
 	}
@@ -109,7 +110,7 @@ func (a *application) copyLocked(ctx context.Context, from, to store.Place, ids 
 		return err
 	}
 	defer func() { err = a.keep(err, release()) }()
-	done, err := backupset.Copy(held, from, to, a.log, ids...)
+	done, err := backupset.Copy(held, from, to, o, a.log, ids...)
 	result.Sets, result.Keys = append(result.Sets, done.Sets...), append(result.Keys, done.Keys...)
 	result.Objects, result.Bytes = done.Objects, done.Bytes
 	if held.Err() == nil {

@@ -478,7 +478,7 @@ func (a *application) endVerify(s *settings, set *backupset.Set, result verified
 		return err
 	}
 	if result.Result != "ok" {
-		return fault.New(fault.Integrity, "restore from another set; objects that are not named are sound", "backup set %s is damaged", set.ID())
+		return fault.New(fault.Integrity, "restore from another set, or mend this one from another store (dbbackup copy --check); objects that are not named are sound", "backup set %s is damaged", set.ID())
 	}
 	return nil
 }

@@ -93,7 +93,7 @@ func TestCatalogLooksAtBases(t *testing.T) {
 	from := openStore(t, "testdata/golden-v2")
 	ids := found(t, from).IDs
 	newest := ids[len(ids)-1]
-	_, err := Copy(t.Context(), from, folder, report.Discard{}, newest)
+	_, err := Copy(t.Context(), from, folder, CopyOptions{}, report.Discard{}, newest)
 	must(t, err)
 	manySets(t, folder, catalogLeast)
 	far := &counted{Store: folder}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -29,20 +30,27 @@ type Copied struct {
 	Bytes   int64
 }
 
+// CopyOptions are how a copy is made.
+type CopyOptions struct {
+	// Check reads the objects of sets that are whole in the other store, too, and
+	// replaces what is not as it should be. Else they are looked at by their sizes.
+	Check bool
+}
+
 // Copy brings sets, and the older sets that they refer to, from one store to
 // another. A set that cannot be copied does not keep the others from it. What is
 // there already stays: objects of a copy that was interrupted are read and compared,
-// those of a whole set are looked at by their sizes. What the other store has under
-// the set's name and is not part of it is deleted. The key of an encrypted set is
-// brought where it was rotated since, and never replaces one that was rotated more
+// those of a whole set are looked at as the options say. What the other store has
+// under the set's name and is not part of it is deleted. The key of an encrypted set
+// is brought where it was rotated since, and never replaces one that was rotated more
 // often there.
 //
 // Each object is checked on the way, and the manifest comes last, as in a run:
 // killed at any point, Copy leaves an unfinished set, which it completes when it
 // is called again. A whole set of the same name that is another one is
 // store.ErrExist. The caller holds the lock of the store that is written to.
-func Copy(ctx context.Context, from, to store.Store, r report.Reporter, ids ...string) (Copied, error) {
-	c := &copier{from: from, to: to, report: r, seen: map[string]error{}}
+func Copy(ctx context.Context, from, to store.Store, o CopyOptions, r report.Reporter, ids ...string) (Copied, error) {
+	c := &copier{from: from, to: to, options: o, report: r, seen: map[string]error{}}
 	var errs []error
 	for _, id := range ids {
 		if ctx.Err() != nil {
@@ -57,6 +65,7 @@ func Copy(ctx context.Context, from, to store.Store, r report.Reporter, ids ...s
 
 type copier struct {
 	from, to store.Store
+	options  CopyOptions
 	report   report.Reporter
 	seen     map[string]error // what came of a set
 	done     Copied
@@ -100,26 +109,42 @@ func (s *Set) Bases() []string {
 	return slices.Compact(ids)
 }
 
+// setCopy is the copy of one set.
+type setCopy struct {
+	*copier
+	set     *Set
+	there   setFolder // the set's folder in the other store
+	trusted bool      // what is there, and of the right size, is known to be right
+	keepKey bool      // it was rotated more often there
+	moved   atomic.Int64
+}
+
 // one copies one set.
 func (c *copier) one(ctx context.Context, set *Set) error {
-	there, err := listFolder(ctx, c.to, set.ID())
-	if err != nil {
+	s := &setCopy{copier: c, set: set}
+	var err error
+	if s.there, err = listFolder(ctx, c.to, set.ID()); err != nil {
 		return err
 	}
-	had, whole := there.has(ManifestName), false
+	had, whole := s.there.has(ManifestName), false
 	if had {
 		if whole, err = sameManifest(ctx, c.to, set); err != nil {
 			return err
 		}
 	}
-	if whole && !AnyDamage(set.compare(there)) {
-		return c.bringKey(ctx, set, there)
+	if whole && c.options.Check {
+		if err := s.check(ctx); err != nil {
+			return err
+		}
 	}
-	keepKey, err := c.rotatedThere(ctx, set, there)
-	if err != nil {
+	if whole && !AnyDamage(set.compare(s.there)) {
+		return s.bringKey(ctx)
+	}
+	s.trusted = whole
+	if s.keepKey, err = s.rotatedThere(ctx); err != nil {
 		return err
 	}
-	if !there.has(unfinishedName) { // also a set that lost objects is none until it has them again
+	if !s.there.has(unfinishedName) { // also a set that lost objects is none until it has them again
 		if err := putMark(ctx, c.to, set.ID()); err != nil {
 			return err
 		}
@@ -130,13 +155,64 @@ func (c *copier) one(ctx context.Context, set *Set) error {
 		}
 	}
 	task := c.report.Task("copy of "+set.ID(), set.size())
-	err = c.fill(ctx, set, there, whole, keepKey, task)
+	err = s.fill(ctx, task)
 	task.End(err)
 	if err != nil {
 		return err
 	}
 	c.done.Sets = append(c.done.Sets, set.ID())
-	return c.finish(ctx, set, keepKey)
+	return s.finish(ctx)
+}
+
+// check reads the objects that a whole set has there. One that is damaged there, and
+// sound here, counts as one of a wrong size from then on.
+func (s *setCopy) check(ctx context.Context) error {
+	task := s.report.Task("check of "+s.set.ID(), s.set.size())
+	var mu sync.Mutex
+	var damaged []string
+	err := s.eachObject(ctx, func(ctx context.Context, o Object) error {
+		if !s.there.has(o.Name) {
+			return nil
+		}
+		err := s.checkThere(ctx, o, task)
+		if !fault.Is(err, fault.Integrity) {
+			return err
+		}
+		if err := s.set.checkObject(ctx, s.set.ID(), o, nil); err != nil {
+			return fmt.Errorf("object %s is damaged in the other store, and cannot be had from this one: %w", o.Name, err)
+		}
+		s.report.Warn("the other store has a damaged object, which is copied again", report.F("set", s.set.ID()), report.F("object", o.Name), report.F("because", err))
+		mu.Lock()
+		defer mu.Unlock()
+		damaged = append(damaged, o.Name)
+		return nil
+	})
+	task.End(err)
+	for _, name := range damaged {
+		s.there.bytes[name] = -1
+	}
+	s.moved.Store(0)
+	return err
+}
+
+// eachObject calls fn for the objects of the set, some at a time.
+func (s *setCopy) eachObject(ctx context.Context, fn func(context.Context, Object) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(copies)
+	for _, o := range s.set.index {
+		group.Go(func() error { return fn(ctx, o) })
+	}
+	return group.Wait()
+}
+
+// checkThere reads an object in the other store.
+func (s *setCopy) checkThere(ctx context.Context, o Object, task report.Task) error {
+	other := &Set{st: s.to, manifest: s.set.manifest, index: s.set.index}
+	return other.checkObject(ctx, s.set.ID(), o, s.progress(task))
+}
+
+func (s *setCopy) progress(task report.Task) func(n int64) {
+	return func(n int64) { task.Progress(s.moved.Add(n)) }
 }
 
 // size is how many bytes there are to copy, or to look at.
@@ -162,108 +238,101 @@ func sameManifest(ctx context.Context, to store.Store, set *Set) (bool, error) {
 }
 
 // fill copies what is missing and deletes what does not belong there.
-func (c *copier) fill(ctx context.Context, set *Set, there setFolder, trusted, keepKey bool, task report.Task) error {
-	var moved atomic.Int64
-	progress := func(n int64) { task.Progress(moved.Add(n)) }
-	for name := range there.bytes {
-		if o, ok := set.Object(name); name == unfinishedName || keepKey && isKeyFile(name) || ok && o.Bytes == there.bytes[name] {
+func (s *setCopy) fill(ctx context.Context, task report.Task) error {
+	for name, bytes := range s.there.bytes {
+		if o, ok := s.set.Object(name); name == unfinishedName || s.keepKey && isKeyFile(name) || ok && o.Bytes == bytes {
 			continue
 		}
-		if err := c.to.Delete(ctx, set.Key(name)); err != nil {
+		if err := s.to.Delete(ctx, s.set.Key(name)); err != nil {
 			return err
 		}
-		delete(there.bytes, name)
+		delete(s.there.bytes, name)
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(copies)
-	for _, o := range set.index {
-		group.Go(func() error {
-			if there.has(o.Name) {
-				same, err := c.isThere(ctx, set, o, trusted, progress)
-				if err != nil || same {
-					return err
-				}
+	return s.eachObject(ctx, func(ctx context.Context, o Object) error {
+		if s.there.has(o.Name) {
+			same, err := s.isThere(ctx, o, task)
+			if err != nil || same {
+				return err
 			}
-			if err := c.object(ctx, set, o, progress); err != nil {
-				return fmt.Errorf("object %s: %w", o.Name, err)
-			}
-			return nil
-		})
-	}
-	return group.Wait()
+		}
+		if err := s.object(ctx, o, task); err != nil {
+			return fmt.Errorf("object %s: %w", o.Name, err)
+		}
+		return nil
+	})
 }
 
 // isThere reads what an interrupted copy left, and deletes it when it is not
 // what it should be.
-func (c *copier) isThere(ctx context.Context, set *Set, o Object, trusted bool, progress func(int64)) (bool, error) {
-	if trusted {
-		progress(o.Bytes)
+func (s *setCopy) isThere(ctx context.Context, o Object, task report.Task) (bool, error) {
+	if s.trusted {
+		s.progress(task)(o.Bytes)
 		return true, nil
 	}
-	other := &Set{st: c.to, manifest: set.manifest, index: set.index}
-	err := other.checkObject(ctx, set.ID(), o, progress)
+	err := s.checkThere(ctx, o, task)
 	if fault.Is(err, fault.Integrity) {
-		return false, c.to.Delete(ctx, set.Key(o.Name))
+		return false, s.to.Delete(ctx, s.set.Key(o.Name))
 	}
 	return err == nil, err
 }
 
-func (c *copier) object(ctx context.Context, set *Set, o Object, progress func(int64)) (err error) {
-	in, err := set.open(ctx, set.ID(), o) // as it is stored: of an encrypted set nothing is decrypted
+func (s *setCopy) object(ctx context.Context, o Object, task report.Task) (err error) {
+	in, err := s.set.open(ctx, s.set.ID(), o) // as it is stored: of an encrypted set nothing is decrypted
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	out, err := c.to.Create(ctx, set.Key(o.Name), o.Bytes)
+	out, err := s.to.Create(ctx, s.set.Key(o.Name), o.Bytes)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, out.Abort()) }() // after a commit this does nothing
+	progress := s.progress(task)
 	counted := readFunc(func(p []byte) (int, error) {
 		n, err := in.Read(p)
-		c.bytes.Add(int64(n))
+		s.bytes.Add(int64(n))
 		progress(int64(n))
 		return n, err
 	})
 	if _, err := io.CopyBuffer(struct{ io.Writer }{out}, untilDone(ctx, counted), make([]byte, 256<<10)); err != nil {
 		return err
 	}
-	c.objects.Add(1)
+	s.objects.Add(1)
 	return out.Commit()
 }
 
 // finish writes SHA256SUMS and the manifest, byte by byte what they are, and makes
 // the set exist.
-func (c *copier) finish(ctx context.Context, set *Set, keepKey bool) error {
-	text, err := set.manifestText(ctx)
+func (s *setCopy) finish(ctx context.Context) error {
+	text, err := s.set.manifestText(ctx)
 	if err != nil {
 		return err
 	}
 	var sums strings.Builder
-	if err := writeSums(&sums, set.digest, set.manifest); err != nil {
+	if err := writeSums(&sums, s.set.digest, s.set.manifest); err != nil {
 		return err
 	}
-	if err := c.beside(ctx, set, keepKey); err != nil {
+	if err := s.beside(ctx); err != nil {
 		return err
 	}
-	if err := put(ctx, c.to, set.Key(SumsName), []byte(sums.String())); err != nil {
+	if err := put(ctx, s.to, s.set.Key(SumsName), []byte(sums.String())); err != nil {
 		return err
 	}
-	if err := put(ctx, c.to, set.Key(ManifestName), text); err != nil {
+	if err := put(ctx, s.to, s.set.Key(ManifestName), text); err != nil {
 		return err
 	}
-	return c.to.Delete(context.WithoutCancel(ctx), set.Key(unfinishedName))
+	return s.to.Delete(context.WithoutCancel(ctx), s.set.Key(unfinishedName))
 }
 
 // beside copies what an encrypted set has beside its objects: its key, wrapped, and
 // what proves its manifest. Whether these are right who has a key can tell.
-func (c *copier) beside(ctx context.Context, set *Set, keepKey bool) error {
-	if !set.Sealed() {
+func (s *setCopy) beside(ctx context.Context) error {
+	if !s.set.Sealed() {
 		return nil
 	}
 	var names []string
-	err := c.from.List(ctx, set.Key(""), func(info store.Info) error {
-		if name := strings.TrimPrefix(info.Key, set.Key("")); beside(name) && !(keepKey && isKeyFile(name)) {
+	err := s.from.List(ctx, s.set.Key(""), func(info store.Info) error {
+		if name := strings.TrimPrefix(info.Key, s.set.Key("")); beside(name) && !(s.keepKey && isKeyFile(name)) {
 			names = append(names, name)
 		}
 		return nil
@@ -271,10 +340,10 @@ func (c *copier) beside(ctx context.Context, set *Set, keepKey bool) error {
 	for _, name := range names {
 		var text []byte
 		if err == nil {
-			text, err = readSmall(ctx, c.from, set.Key(name), maxKeyBytes)
+			text, err = readSmall(ctx, s.from, s.set.Key(name), maxKeyBytes)
 		}
 		if err == nil {
-			err = put(ctx, c.to, set.Key(name), text)
+			err = put(ctx, s.to, s.set.Key(name), text)
 		}
 	}
 	return err

@@ -3,6 +3,7 @@ package backupset
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -68,13 +69,13 @@ func TestCopyIsTheSameFiles(t *testing.T) {
 	from, to := newStore(t), newStore(t)
 	must(t, writeSample(t.Context(), from, sampleID))
 	r := &told{}
-	done, err := Copy(t.Context(), from, to, r, sampleID)
+	done, err := Copy(t.Context(), from, to, CopyOptions{}, r, sampleID)
 	must(t, err)
 	wantSameTree(t, tree(t, to.String()), tree(t, from.String()))
 	if len(done.Sets) != 1 || done.Objects == 0 || done.Bytes == 0 || r.expected != done.Bytes || r.seen != done.Bytes {
 		t.Errorf("done: %+v, progress %d of %d", done, r.seen, r.expected)
 	}
-	done, err = Copy(t.Context(), from, to, report.Discard{}, sampleID)
+	done, err = Copy(t.Context(), from, to, CopyOptions{}, report.Discard{}, sampleID)
 	must(t, err)
 	if len(done.Sets) != 0 || done.Objects != 0 {
 		t.Errorf("a second copy did %+v", done)
@@ -93,7 +94,7 @@ func TestCopyBringsTheBases(t *testing.T) {
 	if len(set.Bases()) == 0 {
 		t.Fatal("the golden set refers to nothing: the test tests nothing")
 	}
-	_, err = Copy(t.Context(), from, to, report.Discard{}, newest)
+	_, err = Copy(t.Context(), from, to, CopyOptions{}, report.Discard{}, newest)
 	must(t, err)
 	copied, err := Open(t.Context(), to, newest)
 	must(t, err)
@@ -159,7 +160,7 @@ func TestCopyThatBreaksOff(t *testing.T) {
 		to := newStore(t)
 		f := &failing{Store: to}
 		f.left.Store(n)
-		_, err := Copy(t.Context(), from, f, report.Discard{}, sampleID)
+		_, err := Copy(t.Context(), from, f, CopyOptions{}, report.Discard{}, sampleID)
 		if f.left.Load() > 0 {
 			must(t, err)
 			break
@@ -176,7 +177,7 @@ func TestCopyThatBreaksOff(t *testing.T) {
 				t.Errorf("change %d: listed as complete", n)
 			}
 		}
-		_, err = Copy(t.Context(), from, to, report.Discard{}, sampleID)
+		_, err = Copy(t.Context(), from, to, CopyOptions{}, report.Discard{}, sampleID)
 		must(t, err)
 		if n == 1 {
 			wantSameTree(t, tree(t, to.String()), want)
@@ -217,16 +218,63 @@ func TestCopyMends(t *testing.T) {
 		},
 	}
 	for name, damage := range tests {
-		t.Run(name, func(t *testing.T) {
-			to := newStore(t)
-			_, err := Copy(t.Context(), from, to, report.Discard{}, sampleID)
-			must(t, err)
-			damage(t, to.String())
-			_, err = Copy(t.Context(), from, to, report.Discard{}, sampleID)
-			must(t, err)
-			wantSameTree(t, tree(t, to.String()), want)
-		})
+		for _, check := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, check %t", name, check), func(t *testing.T) {
+				to := newStore(t)
+				_, err := Copy(t.Context(), from, to, CopyOptions{}, report.Discard{}, sampleID)
+				must(t, err)
+				damage(t, to.String())
+				_, err = Copy(t.Context(), from, to, CopyOptions{Check: check}, report.Discard{}, sampleID)
+				must(t, err)
+				wantSameTree(t, tree(t, to.String()), want)
+			})
+		}
 	}
+}
+
+// What has another content and the right size is found by who asks for it, and what
+// is damaged in both stores is left as it is.
+func TestCopyChecks(t *testing.T) {
+	from, to := newStore(t), newStore(t)
+	must(t, writeSample(t.Context(), from, sampleID))
+	want := tree(t, from.String())
+	checked := func() (Copied, error) {
+		return Copy(t.Context(), from, to, CopyOptions{Check: true}, report.Discard{}, sampleID)
+	}
+	_, err := Copy(t.Context(), from, to, CopyOptions{}, report.Discard{}, sampleID)
+	must(t, err)
+	done, err := checked()
+	must(t, err)
+	if len(done.Sets) != 0 || done.Objects != 0 {
+		t.Errorf("of a sound set %+v was copied", done)
+	}
+	for _, name := range []string{"databases/db1.dump", "globals.sql", SumsName} {
+		object := filepath.Join(sampleID, name)
+		flip(t, filepath.Join(to.String(), object))
+		done, err = checked()
+		must(t, err)
+		wantSameTree(t, tree(t, to.String()), want)
+		if len(done.Sets) != 1 {
+			t.Errorf("%s: %+v was copied", name, done)
+		}
+	}
+	for _, st := range []string{from.String(), to.String()} {
+		flip(t, filepath.Join(st, sampleID, "databases", "db1.dump"))
+	}
+	before := tree(t, to.String())
+	if _, err := checked(); !fault.Is(err, fault.Integrity) {
+		t.Errorf("damaged in both: %v", err)
+	}
+	wantSameTree(t, tree(t, to.String()), before)
+}
+
+// flip changes one bit of a file.
+func flip(t *testing.T, path string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	must(t, err)
+	text[len(text)/2] ^= 1
+	must(t, os.WriteFile(path, text, 0o600))
 }
 
 // Neither a damaged source nor another set of the name makes a copy.
@@ -234,7 +282,7 @@ func TestCopyRefuses(t *testing.T) {
 	from, to := newStore(t), newStore(t)
 	must(t, writeSample(t.Context(), from, sampleID))
 	must(t, os.Truncate(filepath.Join(from.String(), sampleID, "databases", "db1.dump"), 1))
-	if _, err := Copy(t.Context(), from, to, report.Discard{}, sampleID); !fault.Is(err, fault.Integrity) {
+	if _, err := Copy(t.Context(), from, to, CopyOptions{}, report.Discard{}, sampleID); !fault.Is(err, fault.Integrity) {
 		t.Errorf("a damaged object: %v", err)
 	}
 	if entries, err := List(t.Context(), to); err != nil || len(entries) != 1 || entries[0].Status != StatusUnfinished {
@@ -252,7 +300,7 @@ func TestCopyRefuses(t *testing.T) {
 	must(t, os.RemoveAll(filepath.Join(from.String(), sampleID)))
 	must(t, writeSample(t.Context(), from, sampleID))
 	before := tree(t, other.String())
-	if _, err := Copy(t.Context(), from, other, report.Discard{}, sampleID); !errors.Is(err, store.ErrExist) {
+	if _, err := Copy(t.Context(), from, other, CopyOptions{}, report.Discard{}, sampleID); !errors.Is(err, store.ErrExist) {
 		t.Errorf("another set of the name: %v", err)
 	}
 	wantSameTree(t, tree(t, other.String()), before)

@@ -24,16 +24,16 @@ func (f *setFolder) keyVersion() (newest int) {
 
 // rotatedThere reports whether a set's key was rotated more often in the other store
 // than here: its wrapping stays, whatever else of the set is mended.
-func (c *copier) rotatedThere(ctx context.Context, set *Set, there setFolder) (bool, error) {
-	theirs := there.keyVersion()
-	if !set.Sealed() || theirs == 0 {
+func (s *setCopy) rotatedThere(ctx context.Context) (bool, error) {
+	theirs := s.there.keyVersion()
+	if !s.set.Sealed() || theirs == 0 {
 		return false, nil
 	}
-	versions, err := keyVersions(ctx, c.from, set.ID())
+	versions, err := keyVersions(ctx, s.from, s.set.ID())
 	if err != nil || len(versions) > 0 && versions[0] >= theirs {
 		return false, err
 	}
-	_, _, err = readKey(ctx, c.to, set.ID(), theirs)
+	_, _, err = readKey(ctx, s.to, s.set.ID(), theirs)
 	if fault.Is(err, fault.Integrity) {
 		return false, nil
 	}
@@ -42,68 +42,68 @@ func (c *copier) rotatedThere(ctx context.Context, set *Set, there setFolder) (b
 
 // bringKey gives a set that is whole there the newest wrapping of its key, if that
 // was made here, and ends those before it as a rotation does.
-func (c *copier) bringKey(ctx context.Context, set *Set, there setFolder) error {
-	if !set.Sealed() {
+func (s *setCopy) bringKey(ctx context.Context) error {
+	if !s.set.Sealed() {
 		return nil
 	}
-	versions, err := keyVersions(ctx, c.from, set.ID())
-	if err != nil || len(versions) == 0 || versions[0] == 1 || versions[0] < there.keyVersion() {
+	versions, err := keyVersions(ctx, s.from, s.set.ID())
+	if err != nil || len(versions) == 0 || versions[0] == 1 || versions[0] < s.there.keyVersion() {
 		return err // never rotated, or rotated there
 	}
 	version := versions[0]
-	wrapped, _, err := readKey(ctx, c.from, set.ID(), version)
+	wrapped, _, err := readKey(ctx, s.from, s.set.ID(), version)
 	if err != nil {
 		return err
 	}
-	if version == there.keyVersion() {
-		theirs, _, err := readKey(ctx, c.to, set.ID(), version)
+	if version == s.there.keyVersion() {
+		theirs, _, err := readKey(ctx, s.to, s.set.ID(), version)
 		switch {
 		case fault.Is(err, fault.Integrity):
 		case err != nil:
 			return err
 		case !bytes.Equal(wrapped, theirs):
-			c.report.Warn("the key of a set was rotated in both stores: each keeps its own", report.F("set", set.ID()))
+			s.report.Warn("the key of a set was rotated in both stores: each keeps its own", report.F("set", s.set.ID()))
 			return nil
 		default:
-			return c.dropKeys(ctx, set, there, version)
+			return s.dropKeys(ctx, version)
 		}
 	}
 	for _, name := range []string{keyName(version, ".json"), keyName(version, sealedSuffix)} { // the note first, as when it was made
-		if err := c.replace(ctx, set.Key(name), there.has(name)); err != nil {
+		if err := s.replace(ctx, s.set.Key(name), s.there.has(name)); err != nil {
 			return err
 		}
 	}
-	if _, _, err := readKey(ctx, c.to, set.ID(), version); err != nil {
+	if _, _, err := readKey(ctx, s.to, s.set.ID(), version); err != nil {
 		return fmt.Errorf("the new key file does not read back; the older one was kept: %w", err)
 	}
-	c.done.Keys = append(c.done.Keys, set.ID())
-	c.report.Info("brought the rotated key of a set", report.F("set", set.ID()))
-	return c.dropKeys(ctx, set, there, version)
+	s.done.Keys = append(s.done.Keys, s.set.ID())
+	s.report.Info("brought the rotated key of a set", report.F("set", s.set.ID()))
+	return s.dropKeys(ctx, version)
 }
 
 // replace copies a small file, in place of one that an interrupted copy left.
-func (c *copier) replace(ctx context.Context, key string, taken bool) error {
-	text, err := readSmall(ctx, c.from, key, maxKeyBytes)
+func (s *setCopy) replace(ctx context.Context, key string, taken bool) error {
+	text, err := readSmall(ctx, s.from, key, maxKeyBytes)
 	if errors.Is(err, store.ErrNotExist) {
 		return nil // a note, which a key can do without
 	}
 	if err == nil && taken {
-		err = c.to.Delete(ctx, key)
+		err = s.to.Delete(ctx, key)
 	}
 	if err != nil {
 		return err
 	}
-	return put(ctx, c.to, key, text)
+	return put(ctx, s.to, key, text)
 }
 
 // dropKeys deletes the wrappings before a version. Where the store refuses that the
 // set is whole all the same.
-func (c *copier) dropKeys(ctx context.Context, set *Set, there setFolder, version int) error {
-	for name := range there.bytes {
+func (s *setCopy) dropKeys(ctx context.Context, version int) error {
+	for name := range s.there.bytes {
 		if n := versionOf(name); n > 0 && n < version {
-			err := c.to.Delete(ctx, set.Key(name))
+			err := s.to.Delete(ctx, s.set.Key(name))
 			if errors.Is(err, store.ErrDenied) {
-				c.report.Warn("the store refuses to delete a key that was rotated: who has the old identity still opens the set", report.F("set", set.ID()))
+				s.report.Warn("the store refuses to delete a key that was rotated: who has the old identity still opens the set", report.F("set", s.set.ID()))
 				return nil
 			}
 			if err != nil {

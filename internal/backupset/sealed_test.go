@@ -426,13 +426,13 @@ func withoutKeys(t *testing.T, st *dir.Dir) map[string]string {
 func TestSealedCopy(t *testing.T) {
 	h, from, to := newHand(t), newStore(t), newStore(t)
 	must(t, writeSample(t.Context(), from, sampleID, h.seals(t)))
-	_, err := Copy(t.Context(), from, to, report.Discard{}, sampleID)
+	_, err := Copy(t.Context(), from, to, CopyOptions{}, report.Discard{}, sampleID)
 	must(t, err)
 	wantSameTree(t, tree(t, to.String()), tree(t, from.String()))
 	mustOpen(t, to, sampleID, h.trusts(t))
 	must(t, os.Remove(filepath.Join(to.String(), sampleID, "globals.sql.age"))) // a copy is mended, its key too
 	must(t, os.Truncate(filepath.Join(to.String(), sampleID, "keys/000001.age"), 1))
-	_, err = Copy(t.Context(), from, to, report.Discard{}, sampleID)
+	_, err = Copy(t.Context(), from, to, CopyOptions{}, report.Discard{}, sampleID)
 	must(t, err)
 	wantSameTree(t, tree(t, to.String()), tree(t, from.String()))
 }
@@ -443,7 +443,7 @@ func TestCopyBringsRotatedKeys(t *testing.T) {
 	old, fresh, from, to := newHand(t), newHand(t), newStore(t), newStore(t)
 	must(t, writeSample(t.Context(), from, sampleID, old.seals(t)))
 	bring := func(from, to *dir.Dir) Copied {
-		done, err := Copy(t.Context(), from, to, report.Discard{}, sampleID)
+		done, err := Copy(t.Context(), from, to, CopyOptions{}, report.Discard{}, sampleID)
 		must(t, err)
 		return done
 	}
