@@ -118,6 +118,9 @@ func (e *Endpoint) retrying(ctx context.Context, connect func() (*Conn, error)) 
 	wait := e.retry.First
 	for attempt := 0; ; attempt++ {
 		conn, err := connect()
+		if err != nil && ctx.Err() != nil { // a step that was under way calls it a lost connection
+			return nil, context.Cause(ctx)
+		}
 		if err == nil || attempt >= e.retry.Attempts || !fault.Is(err, fault.Unavailable) {
 			return conn, err
 		}

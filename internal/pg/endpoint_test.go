@@ -1,6 +1,8 @@
 package pg
 
 import (
+	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -139,6 +141,23 @@ func TestRetriesWhatMayPassAndNothingElse(t *testing.T) {
 				t.Errorf("the password is in the error: %v", err)
 			}
 		})
+	}
+}
+
+// A step that is interrupted says that its connection was lost: nothing is tried
+// again, or told of, for that.
+func TestNothingIsTriedAgainOnceItIsCalledOff(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("called off")
+	e := &Endpoint{retry: Retry{Attempts: 2, First: time.Millisecond, Notify: func(err error, _ time.Duration) { t.Errorf("told of %v", err) }}}
+	attempts := 0
+	_, err := e.retrying(ctx, func() (*Conn, error) {
+		attempts++
+		cancel(why)
+		return nil, fault.New(fault.Unavailable, "", "the connection to the server was lost")
+	})
+	if !errors.Is(err, why) || attempts != 1 {
+		t.Errorf("%d attempts, %v", attempts, err)
 	}
 }
 
