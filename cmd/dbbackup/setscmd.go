@@ -455,7 +455,7 @@ func (a *application) noteVerified(ctx context.Context, place store.Place, set *
 	switch {
 	case result.Result != "ok":
 		err = backupset.ForgetVerified(ctx, set)
-	case result.Quick || !ownFolder(place): // what root writes into another's folder its owner cannot read
+	case result.Quick || !ownFolder(place): // what one writes into another's folder its owner cannot read
 	default:
 		err = backupset.WriteVerified(ctx, set, time.Now())
 	}
@@ -464,13 +464,14 @@ func (a *application) noteVerified(ctx context.Context, place store.Place, set *
 	}
 }
 
-// ownFolder reports whether a store is this user's, or is no folder.
+// ownFolder reports whether a store is this user's, or is no folder. What root writes
+// becomes the folder's owner's.
 func ownFolder(place store.Place) bool {
 	if _, local := place.(store.Local); !local {
 		return true
 	}
 	var info unix.Stat_t
-	return unix.Stat(place.String(), &info) == nil && int(info.Uid) == os.Geteuid()
+	return os.Geteuid() == 0 || unix.Stat(place.String(), &info) == nil && int(info.Uid) == os.Geteuid()
 }
 
 func (a *application) endVerify(s *settings, set *backupset.Set, result verifiedJSON) error {

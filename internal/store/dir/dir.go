@@ -30,8 +30,9 @@ const (
 
 // Dir is a store in a directory. It may be used by several goroutines.
 type Dir struct {
-	root *os.Root
-	path string // absolute
+	root  *os.Root
+	path  string // absolute
+	owner *owner // of what root makes here; nil: whoever runs
 
 	// folders is held while a folder is made and filled with its first entry,
 	// and while empty folders are removed, so that the two never meet.
@@ -62,7 +63,11 @@ func Open(path string, create bool) (*Dir, error) {
 	case err != nil:
 		return nil, explain(abs, fault.Precondition, fmt.Errorf("open store %s: %w", abs, err))
 	}
-	return &Dir{root: root, path: abs, durable: map[string]bool{}}, nil
+	d := &Dir{root: root, path: abs, durable: map[string]bool{}}
+	if d.owner, err = d.ownerFor(os.Geteuid()); err != nil {
+		return nil, errors.Join(explain(abs, fault.Precondition, fmt.Errorf("open store %s: %w", abs, err)), root.Close())
+	}
+	return d, nil
 }
 
 // openRoot is os.OpenRoot with an error for files that can be told.
@@ -173,7 +178,7 @@ func (d *Dir) createFile(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := file.Chmod(fileMode); err != nil {
+	if err := d.own(file, fileMode); err != nil {
 		return nil, errors.Join(err, file.Close(), d.root.Remove(name))
 	}
 	return file, nil

@@ -26,7 +26,7 @@ func (d *Dir) makeFolders(folder string) error {
 		case err == nil:
 			delete(d.durable, name)
 			d.made++
-			err = d.root.Chmod(name, folderMode)
+			err = d.ownFolder(name)
 		case errors.Is(err, fs.ErrExist):
 			err = d.checkFolder(name)
 		}

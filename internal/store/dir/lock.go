@@ -23,8 +23,9 @@ const lockName = ".lock"
 // there never blocks, and no clock can make a live lock look old. A held lock
 // is a *store.LockedError of kind fault.Locked.
 //
-// It cannot be lost, so that held is ctx. release is safe to call more than once. The file is kept: removing it would
-// let a waiter lock a file that is no longer there.
+// It cannot be lost, so that held is ctx. release is safe to call more than once.
+// The file is kept: removing it would let a waiter lock a file that is no longer
+// there.
 func (d *Dir) Lock(ctx context.Context, holder store.Holder) (held context.Context, release func() error, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, fmt.Errorf("lock store %s: %w", d.path, err)
@@ -72,7 +73,7 @@ func (d *Dir) checkLock(file *os.File) error {
 	if !os.SameFile(opened, named) {
 		return fmt.Errorf("%s was replaced while it was opened", lockName)
 	}
-	return file.Chmod(fileMode)
+	return d.own(file, fileMode)
 }
 
 func (d *Dir) take(file *os.File, holder store.Holder) error {

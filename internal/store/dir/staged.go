@@ -175,5 +175,5 @@ func (d *Dir) syncOne(name string, folder bool) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(file.Chmod(mode), file.Sync(), file.Close())
+	return errors.Join(d.own(file, mode), file.Sync(), file.Close())
 }
