@@ -22,16 +22,6 @@ func increment(t testing.TB, c *pgtest.Cluster, store, db string) string {
 	return all[len(all)-1].ID
 }
 
-// settled waits until all transactions until now have ended: one that another test
-// runs on the same server makes rows look young, which are then read again.
-func settled(t testing.TB, c *pgtest.Cluster) {
-	t.Helper()
-	now := c.QueryString(t, "postgres", "SELECT pg_current_xact_id()")
-	eventually(t, "all transactions until now have ended", func() bool {
-		return c.QueryString(t, "postgres", "SELECT pg_snapshot_xmin(pg_current_snapshot()) > '"+now+"'::xid8") == "t"
-	})
-}
-
 // idsOf lists the sets of a store, oldest first.
 func idsOf(t testing.TB, store string) (ids []string) {
 	t.Helper()
@@ -53,7 +43,6 @@ func TestIncrementalTakesWhatIsUnchanged(t *testing.T) {
 	t.Parallel()
 	c := shared.Cluster(t)
 	db, store := family(t, c), newStore(t)
-	settled(t, c)
 	dbbackup(t, c.Env(), chunking(store, db, "--incremental")...).want(t, exitOK, "there is no set to start from")
 	first := onlySet(t, store)
 	if got := chunksOf(t, store, first); got.Reused != 0 || got.Rows != 8000 {

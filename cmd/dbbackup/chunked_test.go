@@ -26,6 +26,26 @@ func family(t testing.TB, c *pgtest.Cluster) string {
 		CREATE TABLE child(id int PRIMARY KEY, parent int NOT NULL REFERENCES parent, note text NOT NULL);
 		INSERT INTO parent SELECT g, `+unlike("g * 1000", 8)+` FROM generate_series(1, 4000) g;
 		INSERT INTO child SELECT g, 1 + g % 4000, `+unlike("g * 2000", 8)+` FROM generate_series(1, 4000) g`)
+	settled(t, c)
+	return db
+}
+
+// settled waits until all transactions until now have ended: one that another test
+// runs on the same server makes rows look young, which are then read again. Who
+// counts on chunks that are proven unchanged begins with it.
+func settled(t testing.TB, c *pgtest.Cluster) {
+	t.Helper()
+	now := c.QueryString(t, "postgres", "SELECT pg_current_xact_id()")
+	eventually(t, "all transactions until now have ended", func() bool {
+		return c.QueryString(t, "postgres", "SELECT pg_snapshot_xmin(pg_current_snapshot()) > '"+now+"'::xid8") == "t"
+	})
+}
+
+// settledDatabase is a small database whose chunks can be proven unchanged.
+func settledDatabase(t testing.TB, c *pgtest.Cluster) string {
+	t.Helper()
+	db := smallDatabase(t, c)
+	settled(t, c)
 	return db
 }
 

@@ -318,7 +318,6 @@ func TestEncryptedIncremental(t *testing.T) {
 	keys := newKeys(t)
 	writer, reader := hands(t, keys)
 	dbbackup(t, c.Env(), chunking(store, db)...).must(t, exitOK)
-	settled(t, c)
 	dbbackup(t, c.Env(), chunking(store, db, with(writer, []string{"--incremental"})...)...).want(t, exitPrecondition, "--identity")
 	all := with(writer, reader)
 	dbbackup(t, c.Env(), chunking(store, db, with(all, []string{"--incremental"})...)...).must(t, exitOK)

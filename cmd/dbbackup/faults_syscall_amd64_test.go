@@ -230,7 +230,7 @@ func TestT16MarkRemains(t *testing.T) {
 func TestT90PruneCrashPointSweep(t *testing.T) {
 	t.Parallel()
 	c := shared.Cluster(t)
-	db, base := smallDatabase(t, c), newStore(t)
+	db, base := settledDatabase(t, c), newStore(t)
 	capture := []string{"backup", "single", db, "--mode", "chunked", "--store", base}
 	dbbackup(t, c.Env(), capture...).must(t, exitOK)
 	dbbackup(t, c.Env(), append(capture, "--incremental")...).must(t, exitOK)

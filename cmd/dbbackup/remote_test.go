@@ -105,7 +105,7 @@ func TestEveryKindOfStore(t *testing.T) {
 			t.Parallel()
 			c, r := shared.Cluster(t), start(t)
 			r.tmp = t.TempDir()
-			db := smallDatabase(t, c)
+			db := settledDatabase(t, c)
 			c.Exec(t, db, "SELECT lo_from_bytea(0, 'large'); CREATE INDEX ON accounts (word); ALTER TABLE branches ADD PRIMARY KEY (id)")
 			for _, flags := range [][]string{{"--mode", "custom"}, {"--mode", "plain"}, {"--mode", "chunked"}, {"--incremental"}} {
 				r.run(t, c, append([]string{"backup", "single", db}, flags...)...).must(t, exitOK)
@@ -206,7 +206,7 @@ func TestT93WriterThatMayNotDelete(t *testing.T) {
 	url := "s3://backups/pre?path-style=true&endpoint=" + s.Endpoint
 	writer := remote{url: url, env: s.User(t, "backups", "writer", "s3:GetObject", "s3:PutObject", "s3:ListBucket")}
 	owner := remote{url: url, env: []string{"AWS_ACCESS_KEY_ID=" + s.Key, "AWS_SECRET_ACCESS_KEY=" + s.Secret, "AWS_REGION=" + s.Region}}
-	db := smallDatabase(t, c)
+	db := settledDatabase(t, c)
 	writer.run(t, c, "backup", "single", db, "--mode", "custom").must(t, exitOK)
 	writer.run(t, c, "backup", "single", db, "--mode", "chunked").must(t, exitOK)
 	writer.run(t, c, "backup", "single", db, "--incremental", "--keep-last", "1").want(t, exitOmissions, "the store refuses to delete")
@@ -244,8 +244,7 @@ func TestT93LocksOfBasesAreExtended(t *testing.T) {
 		url: "s3://locked?path-style=true&object-lock=GOVERNANCE&retain=1d&endpoint=" + s.Endpoint,
 		env: []string{"AWS_ACCESS_KEY_ID=" + s.Key, "AWS_SECRET_ACCESS_KEY=" + s.Secret, "AWS_REGION=" + s.Region},
 	}
-	db := smallDatabase(t, c)
-	settled(t, c)
+	db := settledDatabase(t, c)
 	r.run(t, c, "backup", "single", db, "--mode", "chunked").must(t, exitOK)
 	var base string
 	for _, key := range r.keys(t) {
@@ -276,7 +275,7 @@ func TestCopyOpensASetOnce(t *testing.T) {
 	t.Parallel()
 	c, s := shared.Cluster(t), startBucket(t)
 	proxy := startFaultproxy(t, s)
-	r, db, folder := at(s, proxy.URL, "pre", ""), smallDatabase(t, c), newStore(t)
+	r, db, folder := at(s, proxy.URL, "pre", ""), settledDatabase(t, c), newStore(t)
 	for range 3 {
 		r.run(t, c, chunkedInto(db, "--incremental")...).must(t, exitOK)
 	}
@@ -308,7 +307,7 @@ func TestRunListsABucketOnce(t *testing.T) {
 	t.Parallel()
 	c, s := shared.Cluster(t), startBucket(t)
 	proxy := startFaultproxy(t, s)
-	r, db := at(s, proxy.URL, "pre", ""), smallDatabase(t, c)
+	r, db := at(s, proxy.URL, "pre", ""), settledDatabase(t, c)
 	for run := range 4 {
 		proxy.Set()
 		r.run(t, c, chunkedInto(db, "--incremental")...).must(t, exitOK)

@@ -50,7 +50,7 @@ func TestSeveralStoresHaveTheSameSet(t *testing.T) {
 func TestStoreThatFellBehindIsNamedAndCaughtUp(t *testing.T) {
 	t.Parallel()
 	c := shared.Cluster(t)
-	db := smallDatabase(t, c)
+	db := settledDatabase(t, c)
 	good, bad := newStore(t), newStore(t)
 	dbbackup(t, c.Env(), append(in(good, bad), "backup", "single", db, "--mode", "chunked")...).must(t, exitOK)
 	file := filepath.Join(t.TempDir(), "file") // no folder: nothing can be made in it
@@ -92,9 +92,8 @@ func TestStoreThatFellBehindIsNamedAndCaughtUp(t *testing.T) {
 func TestIncrementalStartsFromWhatEveryStoreHas(t *testing.T) {
 	t.Parallel()
 	c := shared.Cluster(t)
-	db := smallDatabase(t, c)
+	db := settledDatabase(t, c)
 	a, b := newStore(t), newStore(t)
-	settled(t, c)
 	dbbackup(t, c.Env(), "backup", "single", db, "--mode", "chunked", "--store", a).must(t, exitOK)
 	dbbackup(t, c.Env(), append(in(a, b), "backup", "single", db, "--incremental")...).must(t, exitOK)
 	wantSound(t, a, 2)
