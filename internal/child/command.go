@@ -54,9 +54,8 @@ type Command struct {
 // of its descendants that were waited for.
 type Usage struct {
 	Wall, UserCPU, SystemCPU time.Duration
-	// PeakRSSBytes is that of the largest process among them. The kernel
-	// starts the account with the peak of the process that forked, so it is
-	// an upper bound where this process was the larger one.
+	// PeakRSSBytes is that of the largest process among them; where none was
+	// larger than this process, that of the leader, which is read every 250 ms.
 	PeakRSSBytes                    int64
 	BlockReadBytes, BlockWriteBytes int64 // from and to block devices, page cache hits excluded
 }

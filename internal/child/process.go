@@ -41,6 +41,9 @@ type Process struct {
 	mu     sync.Mutex // orders signals and reads of /proc before the reaping
 	reaped bool
 
+	forkedWith int64 // peak memory of this process when it had forked, in bytes
+	peak       int64 // of the child, as far as it was read; see watchMemory
+
 	cause   error // why we ended it; set before exited is closed
 	held    bool  // stdout was held open after the leader's exit
 	copyErr errorOnce
@@ -77,6 +80,7 @@ func start(ctx context.Context, c Command, piped bool) (*Process, error) {
 	p.closeChildEnds()
 	p.tasks.Go(func() { p.endOnCancel(runCtx) })
 	p.tasks.Go(func() { p.readStderr() })
+	p.tasks.Go(func() { p.watchMemory() })
 	if p.stdin != nil {
 		p.tasks.Go(func() { p.feed() })
 	}
@@ -114,7 +118,7 @@ func (p *Process) own(ctx context.Context, started chan<- error) {
 		started <- err
 		return
 	}
-	p.pid = p.cmd.Process.Pid
+	p.pid, p.forkedWith = p.cmd.Process.Pid, ownPeak()
 	started <- nil
 
 	awaitExit(p.pid)
@@ -224,7 +228,7 @@ func (p *Process) usage() Usage {
 	state := p.cmd.ProcessState
 	u := Usage{Wall: p.wall, UserCPU: state.UserTime(), SystemCPU: state.SystemTime()}
 	if r, ok := state.SysUsage().(*syscall.Rusage); ok {
-		u.PeakRSSBytes = r.Maxrss * 1024
+		u.PeakRSSBytes = p.peakRSS(r.Maxrss * 1024)
 		u.BlockReadBytes = r.Inblock * 512
 		u.BlockWriteBytes = r.Oublock * 512
 	}

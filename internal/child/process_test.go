@@ -420,6 +420,19 @@ func TestUsageAndCPUTimeOfTheGroup(t *testing.T) {
 	}
 }
 
+// A child that is smaller than this process is not counted as large as it.
+func TestPeakOfASmallChild(t *testing.T) {
+	big := make([]byte, 256<<20)
+	for i := 0; i < len(big); i += 4096 {
+		big[i] = 1
+	}
+	usage, err := Run(t.Context(), Command{Name: "sleep", Path: "/bin/sleep", Args: []string{"0.3"}})
+	runtime.KeepAlive(big)
+	if err != nil || usage.PeakRSSBytes < 64<<10 || usage.PeakRSSBytes > 64<<20 {
+		t.Errorf("peak memory %d, %v", usage.PeakRSSBytes, err)
+	}
+}
+
 func TestTheLeaderEndsWithThisProcess(t *testing.T) {
 	var out bytes.Buffer
 	c := fake(t, "parent")
