@@ -30,9 +30,13 @@ func s3URL(t *testing.T, endpoint, bucket, prefix, query string) *url.URL {
 	return u
 }
 
+// testBeat lets a lock outlive a busy machine, and ends what waits for a takeover
+// within three seconds.
+const testBeat = 250 * time.Millisecond
+
 // testOptions are quick ones: nothing that is tested takes real time.
 func testOptions() Options {
-	return Options{MaxDelay: 20 * time.Millisecond, Lease: lease.Options{Beat: 40 * time.Millisecond}}
+	return Options{MaxDelay: 20 * time.Millisecond, Lease: lease.Options{Beat: testBeat}}
 }
 
 func openTest(t *testing.T, u *url.URL, options Options) *Bucket {

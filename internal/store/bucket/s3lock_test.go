@@ -39,7 +39,7 @@ func uploadForEver(ctx context.Context, text string) error {
 		return err
 	}
 	options := Options{PartBytes: 5 << 20}
-	options.Lease.Beat = 40 * time.Millisecond
+	options.Lease.Beat = testBeat
 	b, err := Open(ctx, u, options)
 	if err != nil {
 		return err

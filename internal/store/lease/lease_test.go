@@ -25,7 +25,7 @@ import (
 
 // quick makes a dead holder noticed within half a second. A loaded machine may
 // be slower, and then takes longer; no test depends on it.
-var quick = Options{Beat: 40 * time.Millisecond, Missed: 12}
+var quick = Options{Beat: 80 * time.Millisecond, Missed: 12}
 
 // TestMain lets the test binary be the process that dies or is stopped.
 func TestMain(m *testing.M) {
