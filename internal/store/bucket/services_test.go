@@ -67,6 +67,12 @@ func TestOtherServicesThroughFaults(t *testing.T) {
 				}
 				proxy.WantFired(t)
 				wantNoise(t, b, key, 1, size)
+
+				key = fmt.Sprintf("set/contradicted-%d", size)
+				proxy.Set(faultproxy.Fault{Kind: faultproxy.Status, Match: commit, Times: 1, Status: http.StatusConflict})
+				must(t, writeNoise(ctx, b, key, 1, size, 1<<20, size))
+				proxy.WantFired(t)
+				wantNoise(t, b, key, 1, size)
 			}
 
 			const large = 20 << 20
@@ -86,7 +92,7 @@ func TestOtherServicesThroughFaults(t *testing.T) {
 				faultproxy.Fault{Kind: faultproxy.Cut, Times: 1, Match: method(http.MethodGet)}, // a listing
 			)
 			wantNoise(t, b, "set/large", 9, large)
-			if got, want := len(keys(t, b)), 13+len(commits); got != want {
+			if got, want := len(keys(t, b)), 13+2*len(commits); got != want {
 				t.Errorf("%d objects, want %d", got, want)
 			}
 			proxy.WantFired(t)

@@ -315,27 +315,35 @@ func (b *Bucket) put(ctx context.Context, full string, data []byte, options putO
 // publish makes an object visible under the condition that its key is free. The
 // answer to an earlier attempt may have been lost after the service did what it
 // was asked, which makes a later one fail: then the object that is there carries
-// the token.
+// the token. A key that is said to be taken, and has no object, is asked for again:
+// another writer of it was at work at that moment.
 func (b *Bucket) publish(ctx context.Context, full, token string, attempt func(context.Context) error) error {
-	err := b.retry(ctx, "commit "+b.short(full), attempt)
-	if err == nil || ctx.Err() != nil {
-		return err
-	}
-	status, _ := answerOf(err)
-	found, foundErr := b.tokenOf(ctx, full)
-	if !isTransient(err) && isTransient(foundErr) { // a refusal must not be reported for what was done
-		foundErr = b.retry(ctx, "look at "+b.short(full), func(ctx context.Context) (err error) {
-			found, err = b.tokenOf(ctx, full)
+	for round := 1; ; round++ {
+		err := b.retry(ctx, "commit "+b.short(full), attempt)
+		if err == nil || ctx.Err() != nil {
 			return err
-		})
+		}
+		status, _ := answerOf(err)
+		found, foundErr := b.tokenOf(ctx, full)
+		if !isTransient(err) && isTransient(foundErr) { // a refusal must not be reported for what was done
+			foundErr = b.retry(ctx, "look at "+b.short(full), func(ctx context.Context) (err error) {
+				found, err = b.tokenOf(ctx, full)
+				return err
+			})
+		}
+		looked, _ := answerOf(foundErr)
+		switch {
+		case foundErr == nil && found == token:
+			return nil
+		case status == http.StatusPreconditionFailed, status == http.StatusConflict && foundErr == nil, status == http.StatusNotFound && foundErr == nil:
+			return because(store.ErrExist, err)
+		case status != http.StatusConflict || looked != http.StatusNotFound || round >= b.options.Attempts:
+			return err
+		}
+		if err := b.pause(ctx, "commit "+b.short(full), round, err); err != nil {
+			return err
+		}
 	}
-	switch {
-	case foundErr == nil && found == token:
-		return nil
-	case status == http.StatusPreconditionFailed, status == http.StatusConflict && foundErr == nil, status == http.StatusNotFound && foundErr == nil:
-		return because(store.ErrExist, err)
-	}
-	return err
 }
 
 // tokenOf returns the token of an object, empty if it has none.

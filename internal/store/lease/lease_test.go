@@ -228,11 +228,32 @@ func TestDeadHolderElsewhere(t *testing.T) {
 	}
 }
 
+// awaitStop waits until no thread of a process does anything any more: a signal is
+// on its way for a while.
+func awaitStop(t *testing.T, pid int) {
+	t.Helper()
+	running := func(stat string) bool {
+		text, err := os.ReadFile(stat)
+		_, state, _ := strings.Cut(string(text), ") ")
+		return err == nil && !strings.HasPrefix(state, "T")
+	}
+	for range 1000 {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		must(t, err)
+		if len(threads) > 0 && !slices.ContainsFunc(threads, running) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("the process does not stop")
+}
+
 // A holder that is stopped as long as it likes learns that it lost the lock.
 func TestPausedHolder(t *testing.T) {
 	f := folder{t.TempDir()}
 	c := startChild(t, f.path)
 	must(t, c.cmd.Process.Signal(syscall.SIGSTOP))
+	awaitStop(t, c.cmd.Process.Pid)
 	held, release := take(t, f, "b")
 	must(t, c.cmd.Process.Signal(syscall.SIGCONT))
 	said, err := io.ReadAll(c.out)
