@@ -11,6 +11,7 @@ import (
 
 	"dbbackup/internal/backupset"
 	"dbbackup/internal/child"
+	"dbbackup/internal/engine/pgdump"
 	"dbbackup/internal/fault"
 	"dbbackup/internal/pg"
 	"dbbackup/internal/pgtool"
@@ -61,9 +62,13 @@ func (g *globals) omit(object, reason string) {
 // swallowed its connection says nothing for ever.
 func (r *run) globalsOnce(ctx context.Context, g *globals) error {
 	var moved signs
-	watch := child.WatchOptions{Stall: r.o.Defaults.Stall, Progress: moved.Load}
-	if err := child.Watch(ctx, watch, func(ctx context.Context) error { return r.readGlobals(ctx, g, &moved) }); err != nil {
-		return fmt.Errorf("capture globals: %w", err)
+	conflicts, err := pg.WatchConflicts(ctx, r.o.Source, r.server.Standby, r.o.Source.Database)
+	if err == nil {
+		watch := child.WatchOptions{Stall: r.o.Defaults.Stall, Progress: moved.Load}
+		err = child.Watch(ctx, watch, func(ctx context.Context) error { return r.readGlobals(ctx, g, &moved) })
+	}
+	if err != nil {
+		return fmt.Errorf("capture globals: %w", pgdump.Cancelled(ctx, conflicts, err))
 	}
 	return nil
 }

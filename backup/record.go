@@ -2,6 +2,7 @@ package backup
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"dbbackup/internal/backupset"
@@ -35,10 +36,16 @@ func (r *run) record(globalsErr error, outcomes []Outcome) error {
 	if len(r.manifest.Databases) == 0 && sameKind(failures) {
 		return joined
 	}
-	return &fault.Error{Kind: fault.Failed, Err: &partial{joined}}
+	failure := &fault.Error{Kind: fault.Failed, Err: &partial{joined}}
+	hints := fault.Hints(joined)
+	for _, hint := range slices.Backward(hints) { // the outermost is printed first
+		failure = &fault.Error{Kind: fault.Failed, Hint: hint, Err: failure}
+	}
+	return failure
 }
 
-// partial hides the kinds of single failures: the run as a whole just failed.
+// partial hides the kinds of single failures: the run as a whole just failed. Their
+// hints are still good.
 type partial struct{ err error }
 
 func (p *partial) Error() string { return p.err.Error() }

@@ -213,43 +213,48 @@ func TestT60Standby(t *testing.T) {
 	})
 }
 
-// T60: what the standby cancels may be pg_dump alone, here for the lock of a table
-// that the snapshot does not see.
-func TestT60DumpAloneIsCancelled(t *testing.T) {
+// T60: what the standby cancels may be a program of PostgreSQL alone, here for the
+// lock of a table that no snapshot of ours sees.
+func TestT60ProgramAloneIsCancelled(t *testing.T) {
 	t.Parallel()
 	primary := shared.Start(t, pgtest.WithSetting("max_standby_streaming_delay", "0"))
 	db := smallDatabase(t, primary)
 	standby := primary.Standby(t)
 	primary.AwaitReplay(t, standby)
 	for _, tc := range []struct {
+		program, in    string // whose table it is
 		mode, attempts string
 		code           int
 	}{
-		{"custom", "2", exitOK}, {"custom", "1", exitFailed},
-		{"chunked", "2", exitOK}, {"chunked", "1", exitFailed},
+		{"pg_dump", db, "custom", "2", exitOK},
+		{"pg_dump", db, "custom", "1", exitFailed},
+		{"pg_dump", db, "chunked", "2", exitOK},
+		{"pg_dump", db, "chunked", "1", exitFailed},
+		{"pg_dumpall", "postgres", "custom", "2", exitOK},
+		{"pg_dumpall", "postgres", "custom", "1", exitFailed},
 	} {
 		store, folder := newStore(t), t.TempDir()
-		env := shim(t, standby, fmt.Sprintf(`
+		env := shimOf(t, standby, tc.program, fmt.Sprintf(`
 [ -e %[1]s/called ] && exec "$real" "$@"
 touch %[1]s/called
 until [ -e %[1]s/go ]; do sleep 0.1; done
 exec "%[2]s/psql" -Xw -v ON_ERROR_STOP=1 -d "$source" -c BEGIN -c 'LOCK TABLE late IN ACCESS SHARE MODE' -c 'SELECT pg_sleep(60)'`, folder, standby.BinDir))
 		r := start(t, env, "backup", "single", db, "--store", store, "--mode", tc.mode, "--attempts", tc.attempts)
-		eventually(t, "pg_dump was started", func() bool {
+		eventually(t, tc.program+" was started", func() bool {
 			_, err := os.Stat(filepath.Join(folder, "called"))
 			return err == nil
 		})
-		primary.Exec(t, db, "CREATE TABLE late(i int)")
+		primary.Exec(t, tc.in, "CREATE TABLE late(i int)")
 		primary.AwaitReplay(t, standby)
 		writeFile(t, filepath.Join(folder, "go"), nil, 0o600)
-		eventuallySession(t, standby, db, "pg_sleep")
-		primary.Exec(t, db, "DROP TABLE late")
+		eventuallySession(t, standby, tc.in, "pg_sleep")
+		primary.Exec(t, tc.in, "DROP TABLE late")
 		got := r.wait(t)
 		got.want(t, tc.code, "the standby cancelled the capture")
 		if tc.code == exitOK {
 			wantSound(t, store, 1)
 		} else {
-			got.want(t, tc.code, db, "hint: raise max_standby_streaming_delay")
+			got.want(t, tc.code, "hint: raise max_standby_streaming_delay")
 		}
 	}
 }

@@ -52,14 +52,26 @@ func bulkDatabase(t testing.TB, c *pgtest.Cluster) string {
 // that it is told to write, if any, and $source the database to connect to.
 func shim(t testing.TB, c *pgtest.Cluster, script string) (env []string) {
 	t.Helper()
+	return shimOf(t, c, "pg_dump", script)
+}
+
+// shimOf does it for another program of PostgreSQL, with the real pg_dump beside it,
+// by which the programs are found.
+func shimOf(t testing.TB, c *pgtest.Cluster, program, script string) (env []string) {
+	t.Helper()
 	dir := t.TempDir()
 	text := fmt.Sprintf(`#!/bin/sh
-real=%s/pg_dump
+real=%s/%s
 [ "$1" = --version ] && exec "$real" --version
 for arg; do case "$arg" in --file=*) out="${arg#--file=}";; --dbname=*) source="${arg#--dbname=}";; esac; done
 %s
-`, c.BinDir, script)
-	writeFile(t, filepath.Join(dir, "pg_dump"), []byte(text), 0o700)
+`, c.BinDir, program, script)
+	writeFile(t, filepath.Join(dir, program), []byte(text), 0o700)
+	if program != "pg_dump" {
+		if err := os.Symlink(filepath.Join(c.BinDir, "pg_dump"), filepath.Join(dir, "pg_dump")); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return append(c.Env(), "PATH="+dir+":"+os.Getenv("PATH"))
 }
 

@@ -97,22 +97,10 @@ func (c *capture) capture(ctx context.Context) (Captured, error) {
 		// A session behind a network that has swallowed it, or that waits for a lock,
 		// does not notice that its client is gone.
 		pgdump.EndBackends(ctx, c.src.Endpoint, c.application, c.report, c.req.Database)
-		err = explainConflict(ctx, conflicts, c.explainRoom(err))
+		err = pgdump.Cancelled(ctx, conflicts, c.explainRoom(err))
 		return Captured{}, fmt.Errorf("capture database %s: %w", pgname.Printable(c.req.Database), err)
 	}
 	return c.captured, nil
-}
-
-// explainConflict finds out whether a statement of ours, or pg_dump, was cancelled
-// by a standby.
-func explainConflict(ctx context.Context, conflicts *pg.Conflicts, err error) error {
-	var exit *child.ExitError
-	dump := errors.As(err, &exit) && exit.Cause == nil
-	statement := pg.SQLState(err) != "" && !fault.Is(err, fault.Unavailable) // else it is explained
-	if !dump && !statement || !conflicts.Cancelled(ctx, err) {
-		return err
-	}
-	return pg.CancelledError(err)
 }
 
 // capture is one attempt at one database.

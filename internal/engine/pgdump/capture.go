@@ -164,10 +164,19 @@ func (c *capture) explain(ctx context.Context, k *pg.Keeper, conflicts *pg.Confl
 		return fault.New(fault.Failed, "end that session, or allow a longer --lock-timeout",
 			"a table is locked by %s: %w", b, err)
 	}
-	if conflicts.Cancelled(ctx, err) {
-		return pg.CancelledError(err)
+	return Cancelled(ctx, conflicts, err)
+}
+
+// Cancelled says that a standby cancelled what failed with err, where it did: a
+// statement, or a program of PostgreSQL. Else it is err.
+func Cancelled(ctx context.Context, conflicts *pg.Conflicts, err error) error {
+	var exit *child.ExitError
+	program := errors.As(err, &exit) && exit.Cause == nil
+	statement := pg.SQLState(err) != "" && !fault.Is(err, fault.Unavailable) // else it is explained
+	if !program && !statement || !conflicts.Cancelled(ctx, err) {
+		return err
 	}
-	return err
+	return pg.CancelledError(err)
 }
 
 // endTimeout bounds the clean-up on a server that may be gone.
