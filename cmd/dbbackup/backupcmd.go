@@ -87,6 +87,9 @@ func (a *application) pruneAfter(ctx context.Context, s *settings, err error) er
 	pruneErr := s.eachStore(ctx, func(place store.Place) error {
 		result, err := a.pruneStore(ctx, s, place, policy, false)
 		a.log.Close()
+		if err != nil && !planned(result) {
+			return err
+		}
 		m.add(place, result)
 		a.log.Info("pruned", report.F("store", place.String()), report.F("kept", len(result.Keep)), report.F("removed", len(result.Deleted)))
 		return err

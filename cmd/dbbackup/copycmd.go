@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -62,28 +64,25 @@ func (a *application) copySets(ctx context.Context, s *settings) (err error) {
 	if from.String() == to.String() {
 		return fault.New(fault.Usage, "", "--from and --to are both %s", to)
 	}
-	ids, err := a.toCopy(ctx, s, from)
+	ids, unfit, err := a.toCopy(ctx, s, from)
 	if err != nil {
 		return err
 	}
 	result := copiedJSON{From: from.String(), To: to.String(), Sets: []string{}, Keys: []string{}}
 	err = a.copyLocked(ctx, from, to, backupset.CopyOptions{Check: s.Bool("check")}, ids, &result)
+	if ctx.Err() == nil {
+		err = a.keep(err, lacking(ctx, from, to, unfit))
+	}
 	a.log.Close()
 	result.Seconds = time.Since(began).Seconds()
-	return a.keep(err, a.printCopied(s, result))
+	return a.keep(err, a.printCopied(s, result, err == nil))
 }
 
-// toCopy are the ids of the sets that the user named.
-func (a *application) toCopy(ctx context.Context, s *settings, from store.Store) ([]string, error) {
-	var ids []string
+// toCopy are the ids of the sets that the user named, and of all sets those that
+// cannot be copied.
+func (a *application) toCopy(ctx context.Context, s *settings, from store.Store) (ids []string, unfit []backupset.Entry, err error) {
 	if s.Bool("all") {
-		entries, err := backupset.List(ctx, from)
-		for _, e := range entries {
-			if e.Status == backupset.StatusComplete {
-				ids = append(ids, e.ID)
-			}
-		}
-		return ids, err
+		return everySet(ctx, from)
 	}
 	refs := s.Args().Slice()
 	if len(refs) == 0 {
@@ -93,11 +92,56 @@ func (a *application) toCopy(ctx context.Context, s *settings, from store.Store)
 		id, notes, err := backupset.Resolve(ctx, from, ref, backupset.Want{})
 		a.passOn(notes)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		ids = append(ids, id)
 	}
-	return ids, nil
+	return ids, nil, nil
+}
+
+// everySet sorts the sets of a store by whether they can be copied. A store without
+// one is an error: it is a mistyped prefix more often than a new store, and every
+// night would say that the other store has it all.
+func everySet(ctx context.Context, from store.Store) (ids []string, unfit []backupset.Entry, err error) {
+	entries, err := backupset.List(ctx, from)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range entries {
+		switch e.Status {
+		case backupset.StatusComplete:
+			ids = append(ids, e.ID)
+		case backupset.StatusDamaged, backupset.StatusNewer:
+			unfit = append(unfit, e)
+		}
+	}
+	if len(ids)+len(unfit) == 0 {
+		return nil, nil, fault.New(fault.NotFound, "check its path or URL, the prefix too; list shows the sets of a store", "store %s holds no complete backup set", from)
+	}
+	return ids, unfit, nil
+}
+
+// lacking is an error for each set that could not be copied, and that the other
+// store has not got whole from elsewhere.
+func lacking(ctx context.Context, from, to store.Store, unfit []backupset.Entry) error {
+	if len(unfit) == 0 {
+		return nil
+	}
+	there, err := backupset.List(ctx, to)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range unfit {
+		kind, hint := fault.Integrity, "where another store has it whole, dbbackup copy SET --check --from THAT --to THIS mends it; prune never removes it"
+		if e.Status == backupset.StatusNewer {
+			kind, hint = fault.Precondition, "copy with the newest dbbackup that writes to this store"
+		}
+		if !slices.ContainsFunc(there, func(o backupset.Entry) bool { return o.ID == e.ID && o.Status == backupset.StatusComplete }) {
+			errs = append(errs, fault.New(kind, hint, "backup set %s was not copied, because it is %s in store %s: %s", e.ID, e.Status, from, e.Reason))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // copyLocked copies under the lock of the store that is written to.
@@ -119,7 +163,9 @@ func (a *application) copyLocked(ctx context.Context, from, to store.Place, o ba
 	return err
 }
 
-func (a *application) printCopied(s *settings, r copiedJSON) error {
+// printCopied prints what was copied; that the other store has it all only when
+// nothing failed.
+func (a *application) printCopied(s *settings, r copiedJSON, all bool) error {
 	if s.Bool("json") {
 		return json.NewEncoder(a.stdout).Encode(r)
 	}
@@ -130,12 +176,14 @@ func (a *application) printCopied(s *settings, r copiedJSON) error {
 	for _, id := range r.Keys {
 		p.line("rotated %s", id)
 	}
-	if len(r.Sets) == 0 && r.Objects == 0 {
-		if len(r.Keys) > 0 {
-			p.line("Brought the rotated keys of %s to %s, which has all else.", plural(len(r.Keys), "set"), r.To)
-		} else {
-			p.line("Nothing to copy: %s has it all.", r.To)
-		}
+	switch none := len(r.Sets) == 0 && r.Objects == 0; {
+	case none && !all:
+		return p.err
+	case none && len(r.Keys) > 0:
+		p.line("Brought the rotated keys of %s to %s, which has all else.", plural(len(r.Keys), "set"), r.To)
+		return p.err
+	case none:
+		p.line("Nothing to copy: %s has it all.", r.To)
 		return p.err
 	}
 	p.line("Copied %s, %s, %s, from %s to %s in %s.", plural(len(r.Sets), "set"), plural(r.Objects, "object"),

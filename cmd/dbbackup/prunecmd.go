@@ -80,6 +80,9 @@ func (a *application) prune(ctx context.Context, s *settings) error {
 	err = s.eachStore(ctx, func(place store.Place) error {
 		result, err := a.pruneStore(ctx, s, place, policy, dryRun)
 		a.log.Close()
+		if err != nil && !planned(result) {
+			return err
+		}
 		m.add(place, result)
 		return a.keep(err, a.printPruned(s, place, result))
 	})
@@ -88,6 +91,10 @@ func (a *application) prune(ctx context.Context, s *settings) error {
 	}
 	return a.keep(err, m.write(s, interrupted(ctx, err)))
 }
+
+// planned says that prune came as far as a plan: of a store that could not be locked
+// or listed nobody knows what there is to remove.
+func planned(r retention.Result) bool { return len(r.Keep)+len(r.Delete) > 0 }
 
 // errKept means that sets stay which the store refused to delete: declared, as
 // omissions are.

@@ -30,7 +30,7 @@ func newPruneMetrics() *pruneMetrics {
 
 // add takes in what came of a store; nothing where prune did not come as far as a plan.
 func (m *pruneMetrics) add(place store.Place, r retention.Result) {
-	if len(r.Keep)+len(r.Delete) == 0 {
+	if !planned(r) {
 		return
 	}
 	freed := int64(0)
