@@ -36,7 +36,7 @@ func hintFor(path string, err error) string {
 	case unix.EROFS:
 		return "the file system is mounted read-only: remount it writable, or choose another store"
 	case unix.EACCES, unix.EPERM:
-		return "this user may not write there: check the owner, the mode and lsattr of " + path
+		return "this user may not do that there: check the owner, the mode and lsattr of " + path
 	case unix.EIO:
 		return "the device reported an I/O error: check dmesg and the disk; what was being written was discarded"
 	case unix.ENAMETOOLONG:

@@ -103,8 +103,11 @@ func opening(t *testing.T, server *storeserver.SSHD, change func(*Options)) erro
 	o := options(server)
 	change(&o)
 	p, err := Open(t.Context(), server.URL(filepath.Join(t.TempDir(), "store")), o)
-	if err == nil {
+	switch {
+	case err == nil:
 		must(t, p.Close())
+	case strings.Contains(err.Error(), "\n"):
+		t.Errorf("one reason is told as several: %v", err)
 	}
 	return err
 }

@@ -46,7 +46,7 @@ func (s *Store) hintFor(ctx context.Context, err error) string {
 	const quota = "the disk quota of this user on the server is used up: raise it or delete old backup sets, then run again"
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return "the server's user may not do that there: check the owner, the mode and lsattr of the folder, and sshd_config (ForceCommand internal-sftp -R or -P)"
+		return "the server's user may not do that there: check the owner, the mode and lsattr of " + s.String() + ", and sshd_config (ForceCommand internal-sftp -R or -P)"
 	case hasCode(err, codeQuota):
 		return quota
 	case hasCode(err, codeFull) || hasCode(err, codeFailure):

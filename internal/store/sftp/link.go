@@ -74,7 +74,12 @@ func dial(ctx context.Context, loc location, o *Options) (*link, error) {
 	l := &link{conn: &audibleConn{Conn: conn}, dead: make(chan struct{})}
 	l.conn.heard.Store(time.Now().UnixNano())
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // what waits for it returns
-	err = errors.Join(conn.SetDeadline(time.Now().Add(loc.silence)), l.handshake(ctx, loc, keys, proof), conn.SetDeadline(time.Time{}))
+	if err = conn.SetDeadline(time.Now().Add(loc.silence)); err == nil {
+		err = l.handshake(ctx, loc, keys, proof)
+	}
+	if err == nil { // a handshake that failed has closed the connection
+		err = conn.SetDeadline(time.Time{})
+	}
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}
