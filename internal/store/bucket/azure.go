@@ -82,6 +82,9 @@ func dialAzureAt(at *url.URL, account string, env func(string) string, client *c
 		signed.RawQuery = strings.TrimPrefix(token, "?")
 		return container.NewClientWithNoCredential(signed.String(), client)
 	}
+	if at.Scheme == "http" { // the library refuses each request, on the loopback, too
+		return nil, usage("use https, or set AZURE_STORAGE_KEY", "an access token, which is all there is to log in with, is not sent over plain http")
+	}
 	credential, err := azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{ClientOptions: azcore.ClientOptions{Transport: client.Transport}})
 	if err != nil {
 		return nil, fault.New(fault.Precondition, "set AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, log in with az, or give the machine an identity", "find a credential for the store: %w", err)

@@ -111,6 +111,8 @@ func (b *Bucket) classify(op operation, err error) (kind fault.Kind, hint string
 		return fault.Precondition, "the service has no more room for this bucket: free some, then run again", err
 	case isTransient(err):
 		return fault.Unavailable, "see whether the service can be reached from this machine, then run again", err
+	case isUnknownHost(err):
+		return fault.Unavailable, "no such host is known here: check the endpoint, region or account in the URL of the store, and this machine's resolver", err
 	}
 	return fault.Failed, "", err
 }

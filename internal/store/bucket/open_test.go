@@ -87,6 +87,12 @@ func TestOpenRefused(t *testing.T) {
 	_, err = Open(t.Context(), s3URL(t, "http://127.0.0.1:1", "test", "db1", ""), away)
 	wantKind(t, err, fault.Unavailable)
 
+	_, err = Open(t.Context(), s3URL(t, "http://nowhere.invalid", "test", "db1", ""), away)
+	wantKind(t, err, fault.Unavailable)
+	if hints := strings.Join(fault.Hints(err), ""); !strings.Contains(hints, "endpoint") {
+		t.Errorf("hints of an unknown host: %q", hints)
+	}
+
 	azure := storeserver.StartAzure(t)
 	u := newAzure(t, azure, "db1")
 	u.Host = "none"
@@ -114,6 +120,11 @@ func TestOpenRefused(t *testing.T) {
 	if text := errors.Join(err, unreachable).Error(); strings.Contains(text, "hunter2") {
 		t.Errorf("the error shows the signature: %s", text)
 	}
+
+	options.Getenv = func(string) string { return "" }
+	u.RawQuery = "endpoint=" + azure.Endpoint
+	_, err = Open(t.Context(), u, options)
+	wantKind(t, err, fault.Usage)
 
 	gcs := storeserver.StartGCS(t)
 	u = newGCS(t, gcs, "db1")

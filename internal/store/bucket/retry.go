@@ -121,6 +121,13 @@ func isTransient(err error) bool {
 	return isNetwork(err)
 }
 
+// isUnknownHost says that there is no host of the service's name. Asking again is
+// in vain: a resolver that is away says something else.
+func isUnknownHost(err error) bool {
+	var dns *net.DNSError
+	return errors.As(err, &dns) && dns.IsNotFound
+}
+
 // isNetwork says that an error without an answer is one of the network, and not
 // one that was there before anything was sent.
 func isNetwork(err error) bool {
