@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -84,6 +85,26 @@ func TestStoreThatFellBehindIsNamedAndCaughtUp(t *testing.T) {
 		if err := json.Unmarshal([]byte(line), &l); err != nil || len(l.Stores) != 2 {
 			t.Errorf("listed: %s (%v)", line, err)
 		}
+	}
+}
+
+// The command that brings a store up to date can be copied into a shell, whatever
+// the stores are called.
+func TestCommandForAStoreThatFellBehind(t *testing.T) {
+	t.Parallel()
+	words := []string{"copy", "app-20261129T010000Z", "--from", "/srv/it's here", "--to", "s3://b/p?endpoint=http://h:1&attempts=2"}
+	var printed strings.Builder
+	sum := summary{Set: words[1], Behind: []behindSummary{{Store: words[5], Reason: "it is away", from: words[3]}}}
+	if err := sum.printEnd(&printed); err != nil {
+		t.Fatal(err)
+	}
+	at := strings.Index(printed.String(), "  dbbackup copy")
+	if at < 0 {
+		t.Fatalf("printed: %s", printed.String())
+	}
+	out, err := exec.CommandContext(t.Context(), "sh", "-c", `dbbackup() { printf '%s\n' "$@"; }`+"\n"+printed.String()[at:]).CombinedOutput()
+	if got := strings.Split(strings.TrimSpace(string(out)), "\n"); err != nil || !slices.Equal(got, words) {
+		t.Errorf("a shell takes it for %q (%v)", got, err)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"regexp"
+	"strings"
 	"time"
 
 	"dbbackup/backup"
@@ -122,7 +124,7 @@ func (sum summary) printEnd(w io.Writer) error {
 	for _, b := range sum.Behind {
 		p := &printer{w: w}
 		p.wrapped("", fmt.Sprintf("Not in store %s: %s", b.Store, b.Reason))
-		p.line("  dbbackup copy %s --from %s --to %s", sum.Set, b.from, b.Store)
+		p.line("  dbbackup copy %s --from %s --to %s", shellWord(sum.Set), shellWord(b.from), shellWord(b.Store))
 		if p.err != nil {
 			return p.err
 		}
@@ -136,6 +138,18 @@ func (sum summary) printEnd(w io.Writer) error {
 		}
 	}
 	return printOmissions(w, sum.Omissions)
+}
+
+// unquoted are the words that mean the same to every shell without quotes.
+var unquoted = regexp.MustCompile(`^[A-Za-z0-9_./:@%+,=-]+$`)
+
+// shellWord is text as a word of a command that a person copies into a shell. The
+// URL of a bucket has & and ? in it.
+func shellWord(text string) string {
+	if unquoted.MatchString(text) {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
 func printOmissions(w io.Writer, omissions []backupset.Omission) error {
