@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"dbbackup/backup"
@@ -69,13 +70,15 @@ func (a *application) backup(ctx context.Context, s *settings, kind func(*backup
 	a.log.Close() // the bars end before the table begins
 	summary := summarize(s, result, behind, err, began)
 	err = a.keep(err, a.printSummary(s, summary))
-	err = a.keep(err, a.pruneAfter(ctx, s, err))
+	err = a.keep(err, a.pruneAfter(ctx, s, behind, err))
 	err = a.keep(err, a.writeMetrics(ctx, s, summary))
 	return a.keep(err, a.afterHook(ctx, s, summary))
 }
 
-// pruneAfter applies the policy that a backup was given, when it has succeeded.
-func (a *application) pruneAfter(ctx context.Context, s *settings, err error) error {
+// pruneAfter applies the policy that a backup was given, when it has succeeded. A
+// store that fell behind is left alone: it is named already, mostly does not answer,
+// and lacks the newest set.
+func (a *application) pruneAfter(ctx context.Context, s *settings, behind []behindSummary, err error) error {
 	policy, given, policyErr := s.policy()
 	if !given || (err != nil && !errors.Is(err, errOmissions)) {
 		return nil
@@ -84,7 +87,10 @@ func (a *application) pruneAfter(ctx context.Context, s *settings, err error) er
 		return policyErr
 	}
 	m := newPruneMetrics()
-	pruneErr := s.eachStore(ctx, func(place store.Place) error {
+	refs := slices.DeleteFunc(slices.Clone(s.storeRefs()), func(ref string) bool {
+		return slices.ContainsFunc(behind, func(b behindSummary) bool { return b.ref == ref })
+	})
+	pruneErr := s.eachOf(ctx, refs, func(place store.Place) error {
 		result, err := a.pruneStore(ctx, s, place, policy, false)
 		a.log.Close()
 		if err != nil && !planned(result) {
@@ -94,6 +100,9 @@ func (a *application) pruneAfter(ctx context.Context, s *settings, err error) er
 		a.log.Info("pruned", report.F("store", place.String()), report.F("kept", len(result.Keep)), report.F("removed", len(result.Deleted)))
 		return err
 	})
+	if pruneErr == nil && len(behind) > 0 {
+		pruneErr = errBehind
+	}
 	pruneErr = a.keep(pruneErr, m.write(s, interrupted(ctx, pruneErr)))
 	if errors.Is(pruneErr, errOmissions) {
 		return pruneErr
@@ -149,7 +158,7 @@ func (a *application) runBackup(ctx context.Context, s *settings, kind func(*bac
 		}
 	}
 	result, err = backup.Run(ctx, o)
-	return result, lagging(place), err
+	return result, s.lagging(place), err
 }
 
 // What the garbage collector is asked to keep the heap below: it runs more often

@@ -60,7 +60,7 @@ func (m *pruneMetrics) write(s *settings, result error) error {
 	old := readTextfile(path)
 	now := seconds(time.Now())
 	gauge(m.registry, "prune_last_run_timestamp_seconds", "When prune last ended, successful or not.").Set(now)
-	gauge(m.registry, "prune_last_run_exit_code", "Exit code of the last prune: 0 ok, 3 the store refused to delete, 14 sets stay that somebody must look at.").Set(float64(exitCode(result)))
+	gauge(m.registry, "prune_last_run_exit_code", "Exit code of the last prune: 0 ok, 3 a store refused to delete or fell behind, 14 sets stay that somebody must look at.").Set(float64(exitCode(result)))
 	const success = "prune_last_success_timestamp_seconds"
 	before, known := old.value("dbbackup_" + success)
 	if result == nil {

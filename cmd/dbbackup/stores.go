@@ -114,13 +114,14 @@ type behindSummary struct {
 	Store  string `json:"store"`
 	Reason string `json:"reason"`
 	from   string // a store that has the set
+	ref    string // the store as the user named it
 }
 
-func lagging(place store.Place) []behindSummary {
+func (s *settings) lagging(place store.Place) []behindSummary {
 	list := []behindSummary{}
 	if all, ok := place.(*fanout.Stores); ok {
 		for _, b := range all.Behind() {
-			one := behindSummary{Store: b.Store.String(), Reason: b.Reason.Error()}
+			one := behindSummary{Store: b.Store.String(), Reason: b.Reason.Error(), ref: s.storeRefs()[b.Index]}
 			if whole := all.Places(); len(whole) > 0 {
 				one.from = whole[0].String()
 			}
@@ -141,7 +142,12 @@ func closeAll(places []store.Place) error {
 // eachStore does something in each store by itself. One that fails does not keep
 // the others from it.
 func (s *settings) eachStore(ctx context.Context, do func(place store.Place) error) error {
-	refs := s.storeRefs()
+	return s.eachOf(ctx, s.storeRefs(), do)
+}
+
+// eachOf is eachStore of some of the stores.
+func (s *settings) eachOf(ctx context.Context, refs []string, do func(place store.Place) error) error {
+	several := len(s.storeRefs()) > 1
 	var errs []error
 	var declared error
 	for _, ref := range refs {
@@ -153,7 +159,7 @@ func (s *settings) eachStore(ctx context.Context, do func(place store.Place) err
 		case err == nil:
 		case isDeclared(err):
 			declared = err
-		case len(refs) > 1:
+		case several:
 			errs = append(errs, fmt.Errorf("store %s: %w", ref, err))
 		default:
 			errs = append(errs, err)

@@ -88,6 +88,23 @@ func TestStoreThatFellBehindIsNamedAndCaughtUp(t *testing.T) {
 	}
 }
 
+// A store that fell behind cannot be pruned, and that alone fails no backup; nor
+// does the prune count as one that did its work.
+func TestStoreThatFellBehindIsNotPruned(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db := smallDatabase(t, c)
+	good, file, metrics := newStore(t), filepath.Join(t.TempDir(), "file"), filepath.Join(t.TempDir(), "dbbackup.prom")
+	writeFile(t, file, nil, 0o600)
+	for range 2 {
+		dbbackup(t, c.Env(), append(in(file, good), "backup", "single", db, "--keep-last", "1", "--metrics-file", metrics)...).want(t, exitOmissions, "a store fell behind")
+	}
+	wantSound(t, good, 1)
+	if text := string(readFile(t, metrics)); !strings.Contains(text, "dbbackup_prune_last_run_exit_code 3\n") || strings.Contains(text, "dbbackup_prune_last_success") {
+		t.Errorf("metrics: %s", text)
+	}
+}
+
 // The command that brings a store up to date can be copied into a shell, whatever
 // the stores are called.
 func TestCommandForAStoreThatFellBehind(t *testing.T) {

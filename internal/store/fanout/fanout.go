@@ -28,6 +28,7 @@ type Options struct {
 // Laggard is a store that fell behind.
 type Laggard struct {
 	Store  store.Place
+	Index  int // of Store among the places that New was given
 	Reason error
 }
 
@@ -78,9 +79,9 @@ func (s *Stores) Behind() []Laggard {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var list []Laggard
-	for _, m := range s.members {
+	for i, m := range s.members {
 		if m.behind != nil {
-			list = append(list, Laggard{m.Place, m.behind})
+			list = append(list, Laggard{m.Place, i, m.behind})
 		}
 	}
 	return list
