@@ -235,8 +235,12 @@ func (r *run) finish(ctx context.Context, globalsErr error, outcomes []Outcome) 
 }
 
 // stop ends a run without a set. What the native engine has captured stays, for
-// `resume`; anything else is removed.
+// `resume`; anything else is removed, unless the lock was lost: what lies under the
+// set's id may be what another run goes on with.
 func (r *run) stop(ctx context.Context) error {
+	if fault.Is(context.Cause(ctx), fault.Locked) && !r.set.Journaled() {
+		return r.set.Suspend()
+	}
 	if r.set.Journaled() {
 		if err := r.set.Suspend(); err != nil {
 			return err

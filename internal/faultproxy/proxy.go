@@ -22,6 +22,9 @@ const (
 	Status Kind = "status"
 	// Reset ends the connection before the server hears of the request.
 	Reset Kind = "reset"
+	// Hang holds the request back until whoever sent it gives up. The server never
+	// hears of it.
+	Hang Kind = "hang"
 	// LostAnswer lets the server do what it is asked, then ends the connection.
 	LostAnswer Kind = "lost answer"
 	// Cut ends the connection in the middle of the answer's body.
@@ -163,6 +166,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, fault.Body)
 	case Reset:
 		reset(w)
+	case Hang:
+		_, _ = io.Copy(io.Discard, r.Body) // only then the end of the connection is noticed
+		<-r.Context().Done()
 	case LostAnswer:
 		if answer, err := p.ask(r, r.Body); err == nil {
 			_, _ = io.Copy(io.Discard, answer.Body)
