@@ -59,7 +59,7 @@ func (a *application) drillOptions(ctx context.Context, s *settings, set *backup
 // drill restores a set that reads well, records the result beside it and
 // prints it. A drill that could not be done is not recorded: it says nothing
 // about the set.
-func (a *application) drill(ctx context.Context, s *settings, st store.Store, verified verifiedJSON, o drill.Options) error {
+func (a *application) drill(ctx context.Context, s *settings, place store.Place, verified verifiedJSON, o drill.Options) error {
 	if !s.Bool("json") {
 		if err := a.printVerified(s, o.Set, verified); err != nil {
 			return err
@@ -77,11 +77,12 @@ func (a *application) drill(ctx context.Context, s *settings, st store.Store, ve
 	if o.Set.Sealed() {
 		stored = record.Redact()
 	}
-	recordErr := backupset.WriteDrill(context.WithoutCancel(ctx), st, stored)
+	recordErr := backupset.WriteDrill(context.WithoutCancel(ctx), place, stored)
 	verified.Drill = newDrillJSON(result, record)
 	if err = result.Err(); err != nil {
 		verified.Result, verified.Error = "not restorable", err.Error()
 	}
+	a.noteVerified(context.WithoutCancel(ctx), place, o.Set, verified)
 	return a.keep(a.keep(err, a.printDrill(s, verified, result)), recordErr)
 }
 

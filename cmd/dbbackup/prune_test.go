@@ -118,6 +118,29 @@ func TestPruneReliesOnVerify(t *testing.T) {
 	}
 }
 
+// A drill counts as much as a verify, and no longer: what is found damaged afterwards is
+// relied on no more.
+func TestPruneReliesOnADrill(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	store, ids := severalSets(t, c, smallDatabase(t, c), 4)
+	const reading = "reading a set before older ones go"
+	drill := func(code int) {
+		t.Helper()
+		dbbackup(t, nil, "verify", "--drill", "--drill-target", c.URI("postgres"), "--store", store).want(t, code)
+	}
+	drill(exitOK)
+	if r := dbbackup(t, nil, pruning(store, "--keep-last", "3")...).must(t, exitOK); strings.Contains(r.stderr, reading) {
+		t.Errorf("the set was read again: %s", r.stderr)
+	}
+	damage(t, store, ids[3], ".dump")
+	drill(exitIntegrity)
+	dbbackup(t, nil, pruning(store, "--keep-last", "1")...).want(t, exitOK, reading, "is not sound")
+	if left := idsOf(t, store); !slices.Equal(left, ids[2:]) {
+		t.Errorf("left: %q, want the last good one and the damaged one", left)
+	}
+}
+
 // A store that verify cannot write to is verified all the same.
 func TestVerifyWhereNothingCanBeNoted(t *testing.T) {
 	t.Parallel()

@@ -17,7 +17,7 @@ type Set struct {
 	Finished   time.Time // UTC; zero when it is not known
 	Databases  []Database
 	References []string // the sets that it needs
-	Verified   bool     // it was read or drilled, and found sound
+	Verified   bool     // it was read to its end, and found sound
 	Unusable   string   // why it is no backup that counts, and is left alone; empty when it is one
 }
 

@@ -151,10 +151,6 @@ func (o Options) removeOne(ctx context.Context, id string) error {
 // nobody here knows what it refers to.
 func describe(ctx context.Context, found *backupset.Survey, trust backupset.Option) ([]Set, error) {
 	st := found.Store()
-	drills, _, err := backupset.ReadDrills(ctx, st, "")
-	if err != nil {
-		return nil, err
-	}
 	var sets []Set
 	for _, e := range found.Entries {
 		s := Set{ID: e.ID, Bytes: e.Bytes, Finished: e.Finished.UTC()}
@@ -169,7 +165,7 @@ func describe(ctx context.Context, found *backupset.Survey, trust backupset.Opti
 			if err != nil {
 				return nil, err
 			}
-			if err := s.describe(ctx, set, drills); err != nil {
+			if err := s.describe(ctx, set); err != nil {
 				return nil, err
 			}
 		default:
@@ -184,7 +180,7 @@ func describe(ctx context.Context, found *backupset.Survey, trust backupset.Opti
 	return sets, nil
 }
 
-func (s *Set) describe(ctx context.Context, set *backupset.Set, drills backupset.Drills) error {
+func (s *Set) describe(ctx context.Context, set *backupset.Set) error {
 	m := set.Manifest()
 	s.References = set.Bases()
 	server := cmp.Or(m.Server.SystemIdentifier, fmt.Sprintf("%s:%d", m.Server.Host, m.Server.Port))
@@ -195,9 +191,6 @@ func (s *Set) describe(ctx context.Context, set *backupset.Set, drills backupset
 			lineage = "tables of " + lineage // never in place of the whole
 		}
 		s.Databases = append(s.Databases, Database{Lineage: lineage, Bytes: d.DatabaseBytes})
-	}
-	if _, s.Verified = drills.LastOK(s.ID); s.Verified {
-		return nil
 	}
 	var err error
 	s.Verified, err = backupset.IsVerified(ctx, set)
