@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -57,7 +58,7 @@ func (r *run) captureChunks(ctx context.Context, p plan, task report.Task) func(
 		r.addOlder(ctx, base, p)
 	}
 	req := pgcopy.Request{
-		Database: p.database.Name, Folder: folder, Codec: p.settings.Codec, ChunkBytes: p.settings.ChunkBytes, Binary: p.settings.Binary,
+		Database: p.database.Name, Folder: folder, Codec: p.settings.Codec, ChunkBytes: p.settings.ChunkBytes, Binary: p.settings.Binary, Salvage: r.o.Salvage,
 		Workers: r.readers(), WithoutData: p.without, SkipLargeObjects: p.settings.SkipLargeObjects, Base: base,
 		Before: r.before, Expected: p.expected, Free: r.free(),
 		LockTimeout: p.settings.LockTimeout, Limit: p.settings.Limit, Stall: p.settings.Stall,
@@ -74,7 +75,7 @@ func (r *run) captureChunks(ctx context.Context, p plan, task report.Task) func(
 			Captured: pgdump.Captured{
 				Dump: c.Dump, DumpBytes: c.RawBytes, StoredBytes: c.StoredBytes, Snapshot: c.Snapshot, Usage: c.Usage,
 			},
-			chunks: &c.Chunks, timeline: c.Timeline, references: c.References, referredBytes: c.ReferredBytes,
+			chunks: &c.Chunks, timeline: c.Timeline, references: c.References, referredBytes: c.ReferredBytes, lost: c.Lost,
 		}, nil
 	}
 }
@@ -96,6 +97,13 @@ func (r *run) refer(references []backupset.Reference) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.manifest.References = append(r.manifest.References, references...)
+}
+
+// declareLost lists what the server could not read.
+func (r *run) declareLost(database string, lost []pgcopy.Lost) {
+	for _, l := range lost {
+		r.omit(database, fmt.Sprintf("%s of table %s", l, l.Table), "the server cannot read it: "+l.Reason)
+	}
 }
 
 // openOlder finds the sets that an incremental run can start from.

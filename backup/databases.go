@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dbbackup/internal/backupset"
+	"dbbackup/internal/engine/pgcopy"
 	"dbbackup/internal/engine/pgdump"
 	"dbbackup/internal/fault"
 	"dbbackup/internal/pg"
@@ -72,6 +73,7 @@ func (r *run) captureAndDescribe(ctx context.Context, p plan, task report.Task) 
 	task.Progress(captured.StoredBytes + captured.referredBytes)
 	d := r.describe(p, captured)
 	r.refer(captured.references)
+	r.declareLost(p.database.Name, captured.lost)
 	d.Started, d.Finished, d.Attempts = began.UTC(), r.o.Now().UTC(), attempts
 	d.Resources = databaseResources(captured.Captured, d.Finished.Sub(d.Started))
 	if err := r.writeProperties(ctx, p, d); err != nil {
@@ -121,6 +123,7 @@ type captured struct {
 	timeline      int64
 	references    []backupset.Reference
 	referredBytes int64 // that older sets store
+	lost          []pgcopy.Lost
 }
 
 // captureOnce returns the function for one attempt at a database.
@@ -167,7 +170,7 @@ func (r *run) describe(p plan, c captured) *backupset.Database {
 			XMin: c.Snapshot.XMin, XMax: c.Snapshot.XMax, XIP: notNil(c.Snapshot.XIP),
 			LSN: c.Snapshot.LSN, Time: c.Snapshot.Time.UTC(), Timeline: c.timeline,
 		},
-		Chunks:        c.chunks,
+		Chunks: c.chunks, UnreadableTables: int64(len(c.lost)),
 		DatabaseBytes: d.Bytes, Tables: int64(p.tables), LargeObjects: inv.LargeObjects,
 		LargeObjectBytes: inv.LargeObjectBytes, EstimatedRows: inv.EstimatedRows,
 		DumpBytes: c.DumpBytes, StoredBytes: c.StoredBytes,

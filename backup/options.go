@@ -52,6 +52,7 @@ type Options struct {
 	MaxLag         int64         // bytes of WAL that a standby may lag behind; 0: no limit
 	MaxSnapshotAge time.Duration // of other sessions, before the run begins; 0: no limit
 	YieldToDDL     bool
+	Salvage        bool // capture what the server can read of damaged tables
 
 	Tool    backupset.Tool
 	Host    string // this host's name, for the manifest and the lock

@@ -161,6 +161,8 @@ func (r *run) leaveOut(database, object, reason string) {
 
 // omit declares what will not be in the set although nobody asked for that.
 func (r *run) omit(database, object, reason string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.manifest.Omissions = append(r.manifest.Omissions, backupset.Omission{Database: database, Object: object, Reason: reason})
 }
 
@@ -217,6 +219,9 @@ func (r *run) chooseMode(p plan) (backupset.Mode, string) {
 	if r.o.Incremental {
 		return backupset.Chunked, "an incremental backup was asked for"
 	}
+	if r.o.Salvage {
+		return backupset.Chunked, "--salvage was given"
+	}
 	if r.piped() {
 		return backupset.Chunked, "pg_dump's archives restore by one session when they are encrypted, or from a store that is no folder"
 	}
@@ -246,6 +251,10 @@ func (r *run) obstacle(ctx context.Context, conn *pg.Conn, p plan) error {
 	if p.mode == backupset.Directory && r.piped() {
 		return fault.New(fault.Usage, "use --mode chunked, which is parallel too",
 			"database %s: pg_dump writes directory archives itself, which needs a store that is a folder, and no encryption", name)
+	}
+	if r.o.Salvage && (p.mode != backupset.Chunked || r.server.VersionNum < 140000) {
+		return fault.New(fault.Usage, "use --mode chunked, of a server of version 14 or newer; else leave the table out with --exclude-table",
+			"database %s: mode %s of version %s cannot leave out what the server cannot read", name, p.mode, r.server.Version)
 	}
 	if len(gaps.RowSecurity) > 0 {
 		return fault.New(fault.Precondition, fmt.Sprintf("ALTER ROLE %s BYPASSRLS", pgname.Ident(r.o.Source.User)),

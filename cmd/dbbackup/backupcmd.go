@@ -190,6 +190,7 @@ func (a *application) backupOptions(ctx context.Context, s *settings, kind func(
 	o.Incremental = s.yes("incremental", a.config.Incremental)
 	o.MaxConnections = s.number("max-connections", a.config.MaxConnections)
 	o.YieldToDDL = s.yes("yield-to-ddl", a.config.YieldToDDL)
+	o.Salvage = s.Bool("salvage")
 	var errs [3]error
 	o.MaxRate, errs[0] = parseBytes("max-rate", orNone(s.text("max-rate", a.config.MaxRate)))
 	o.MaxLag, errs[1] = parseBytes("max-replication-lag", orNone(s.text("max-replication-lag", a.config.MaxReplicationLag)))

@@ -342,6 +342,58 @@ func TestT79DamagedBlocksAreNamed(t *testing.T) {
 	}
 }
 
+// T79: with --salvage all is captured that the server can read, what is lost is
+// listed, and the set stands for no whole one.
+func TestT79BackupSalvage(t *testing.T) {
+	t.Parallel()
+	c := shared.Start(t)
+	db, store := c.Database(t), newStore(t)
+	c.Exec(t, db, `CREATE TABLE heap AS SELECT g AS id, repeat('x', 500) AS note FROM generate_series(1, 1000) g;
+		CREATE TABLE toasted(id int, raw bytea); ALTER TABLE toasted ALTER raw SET STORAGE EXTERNAL;
+		INSERT INTO toasted SELECT g, decode(repeat(md5(g::text), 400), 'hex') FROM generate_series(1, 2000) g;
+		CREATE TABLE good AS SELECT 1 AS one`)
+	args := func(more ...string) []string {
+		return append([]string{"backup", "single", db, "--store", store}, more...)
+	}
+	dbbackup(t, c.Env(), args("--mode", "chunked")...).must(t, exitOK)
+	whole := onlySet(t, store)
+	damageBlock(t, c, db, "heap", 7, 12)
+	damageBlock(t, c, db, c.QueryString(t, db, "SELECT reltoastrelid::regclass FROM pg_class WHERE relname = 'toasted'"), 200, 12)
+	dbbackup(t, c.Env(), args("--mode", "custom", "--salvage")...).want(t, exitUsage, "hint: use --mode chunked")
+	dbbackup(t, c.Env(), args("--mode", "chunked")...).want(t, exitFailed, "hint: ", "--salvage")
+
+	const rows = `SELECT count(*), count(*) FILTER (WHERE id BETWEEN 1 AND 1000 AND note = repeat('x', 500)) FROM heap`
+	const values = `SELECT count(*), count(DISTINCT id), count(*) FILTER (WHERE raw = decode(repeat(md5(id::text), 400), 'hex')) FROM toasted`
+	kept := c.Query(t, db, "SELECT (SELECT count(*) FROM heap WHERE ctid < '(7,0)') + (SELECT count(*) FROM heap WHERE ctid >= '(8,0)')")[0][0]
+	for i, flags := range [][]string{nil, {"--incremental"}, {"--chunk-size", "64kB", "--jobs", "3"}} {
+		got := dbbackup(t, c.Env(), args(append(flags, "--salvage", "--keep-last", "1")...)...)
+		got.want(t, exitOmissions, "mode=chunked", "the server cannot read a part of a table", "invalid page in block 7", "invalid page in block 200")
+		listed := strings.Join(strings.Fields(got.stdout), " ")
+		for _, text := range []string{`1 block (7) of table "public"."heap"`, `of table "public"."toasted": the server cannot read it`} {
+			if !strings.Contains(listed, text) {
+				t.Errorf("%v: printed %s, want %q in it", flags, got.stdout, text)
+			}
+		}
+		set := idsOf(t, store)[i+1]
+		wantSound(t, store, i+2) // nothing was pruned
+		to := c.FreeName(t)
+		dbbackup(t, c.Env(), restoring(store, db, "--target-db", to, "--set", set)...).must(t, exitOK)
+		if n := c.Query(t, to, rows)[0]; n[0] != kept || n[1] != kept {
+			t.Errorf("%v: of the table with a damaged block %q rows came back, want %s", flags, n, kept)
+		}
+		if n := c.Query(t, to, values)[0]; n[0] == "2000" || n[0] < "1990" || n[1] != n[0] || n[2] != n[0] {
+			t.Errorf("%v: of the table with a damaged value %q came back", flags, n)
+		}
+		if n := c.QueryString(t, to, "SELECT count(*) FROM good"); n != "1" {
+			t.Errorf("%v: of the good table %s rows came back", flags, n)
+		}
+	}
+	inProcess(t, nil, pruning(store, "--keep-last", "1")...).must(t, exitOK)
+	if ids := idsOf(t, store); !slices.Contains(ids, whole) {
+		t.Errorf("the whole set went, and %q stayed", ids)
+	}
+}
+
 // damageBlock changes a byte of a table's block, on disk.
 func damageBlock(t testing.TB, c *pgtest.Cluster, db, table string, block, offset int64) {
 	t.Helper()

@@ -105,6 +105,7 @@ func runFlags() []cli.Flag {
 		stringFlag("max-replication-lag", "chunked mode: pause while a standby lags behind by more than this `SIZE` of WAL; 0 is no limit", "0"),
 		stringFlag("max-snapshot-age", "do not begin while another session holds a snapshot for longer than this `TIME`; 0 is no limit", "0"),
 		boolFlag("yield-to-ddl", "chunked mode: give way to sessions that wait for our locks, and go on after them"),
+		onceFlag("salvage", "chunked mode: leave out what the server cannot read of damaged tables, and list it; exit code 3"),
 		intFlag("attempts", "capture a database at most `N` times while the server is unavailable (default: 3)"),
 		&cli.IntFlag{Name: "store-quorum", Usage: "with several stores: succeed when `N` of them have the whole set", Value: 1, EnvVars: env("store-quorum")},
 		stringFlag("store-patience", "with several stores: leave one behind that keeps the others waiting for this `TIME`", "1m"),

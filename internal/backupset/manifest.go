@@ -107,6 +107,9 @@ type Database struct {
 	Properties string     `json:"properties"` // object: the database's own properties as JSON, which may hold secrets
 	Create     string     `json:"create"`     // object: the same properties as SQL, for restores without this tool
 	Selection  *Selection `json:"selection,omitempty"`
+	// UnreadableTables is of how many tables the server could not read a part, which
+	// Omissions list: the run was asked to go on without.
+	UnreadableTables int64 `json:"unreadable_tables,omitempty"`
 
 	Owner          string   `json:"owner"`
 	Encoding       string   `json:"encoding"`

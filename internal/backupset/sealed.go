@@ -139,6 +139,7 @@ type envelopeDatabase struct {
 	DatabaseBytes    int64      `json:"database_bytes"`
 	StoredBytes      int64      `json:"stored_bytes"`
 	CompressionRatio float64    `json:"compression_ratio"`
+	UnreadableTables int64      `json:"unreadable_tables,omitempty"`
 }
 
 // envelopeOf keeps of a complete manifest what may be read by anybody.
@@ -155,7 +156,7 @@ func envelopeOf(m *Manifest, sealed Sealed, objects []Object, references []Refer
 	for i := range m.Databases {
 		d := &m.Databases[i]
 		e.Databases = append(e.Databases, envelopeDatabase{
-			d.Name, d.Mode, d.Selection.redact(), d.DatabaseBytes, d.StoredBytes, d.CompressionRatio,
+			d.Name, d.Mode, d.Selection.redact(), d.DatabaseBytes, d.StoredBytes, d.CompressionRatio, d.UnreadableTables,
 		})
 	}
 	e.Omissions, e.Failures = []Omission{}, []Failure{}

@@ -208,7 +208,7 @@ func (db *Database) checkDump(index objectIndex) error {
 }
 
 func (db *Database) checkNumbers() error {
-	numbers := []int64{db.DatabaseBytes, db.Tables, db.LargeObjects, db.LargeObjectBytes, db.EstimatedRows + 1, db.DumpBytes, db.StoredBytes, int64(db.Attempts)}
+	numbers := []int64{db.DatabaseBytes, db.Tables, db.LargeObjects, db.LargeObjectBytes, db.EstimatedRows + 1, db.DumpBytes, db.StoredBytes, db.UnreadableTables, int64(db.Attempts)}
 	if slices.Min(numbers) < 0 || db.CompressionRatio < 0 {
 		return errors.New("a size or a count is negative")
 	}

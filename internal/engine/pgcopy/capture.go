@@ -39,6 +39,8 @@ type Request struct {
 	Binary     bool  // COPY's binary form wherever the types allow it, not only for tables with bytea
 	Workers    int   // sessions that read, at most
 
+	Salvage bool // what the server cannot read is left out, see Captured.Lost; from version 14 on
+
 	WithoutData      []pgname.Table // tables of which only the definition is wanted
 	SkipLargeObjects bool
 
@@ -67,6 +69,7 @@ type Captured struct {
 	Chunks        backupset.Chunks
 	References    []backupset.Reference
 	Usage         child.Usage // of pg_dump
+	Lost          []Lost      // what the server could not read, by table
 }
 
 // Capture writes one database into the set. When it returns an error nothing of

@@ -43,6 +43,9 @@ func (p *part) digest() string {
 // chunk reads an extent of a table into an object of its own.
 func (w *worker) chunk(ctx context.Context, t *table, e extent, open bool) error {
 	chunk, objects, err := w.readChunk(ctx, t, e, open)
+	if w.c.req.Salvage && w.canBeCut(t, err) {
+		return w.salvage(ctx, t, e, open, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -64,7 +67,7 @@ func (w *worker) readChunk(ctx context.Context, t *table, e extent, open bool) (
 			return wide, wideObjects, wideErr
 		}
 	}
-	if err == nil || w.stream.Lost() {
+	if err == nil || w.stream.Lost() || w.c.req.Salvage && w.canBeCut(t, err) {
 		return chunk, objects, err
 	}
 	return chunk, nil, w.locate(ctx, t, e, err)
@@ -286,43 +289,6 @@ func eachPiece(chunk *backupset.Chunk, fn func(p *backupset.Piece)) {
 		}
 	}
 }
-
-// locate says where in a table a read fails, as exactly as can be found out:
-// damage in one block must not look like damage of the table.
-func (w *worker) locate(ctx context.Context, t *table, e extent, err error) error {
-	err = fmt.Errorf("table %s: %w", t.Printable(), err)
-	state := pg.SQLState(err)
-	if !strings.HasPrefix(state, "XX") || !t.ranges || w.stream.Lost() {
-		return err
-	}
-	for e.pages() > 1 && ctx.Err() == nil {
-		half := extent{e.first, e.first + e.pages()/2}
-		if w.readable(ctx, t, half) {
-			half = extent{half.end, e.end}
-			if w.readable(ctx, t, half) {
-				break
-			}
-		}
-		e = half
-	}
-	if e.pages() == 1 {
-		return fmt.Errorf("the damage is in block %d of it: %w", e.first, err)
-	}
-	return fmt.Errorf("the damage is in its blocks %d to %d: %w", e.first, e.end-1, err)
-}
-
-// readable reports whether an extent can be read.
-func (w *worker) readable(ctx context.Context, t *table, e extent) bool {
-	return w.stream.Released(ctx, func() error {
-		_, err := w.stream.CopyOut(ctx, "look for damage", w.copySQL(t, e, false, ""), nowhere{})
-		return err
-	}) == nil
-}
-
-type nowhere struct{}
-
-// Message implements pg.CopyReceiver.
-func (nowhere) Message([]byte, bool) error { return nil }
 
 // loadSQL is the statement that takes a table's chunks.
 func loadSQL(quote func(string) string, into pgname.Table, columns []string, format string) string {

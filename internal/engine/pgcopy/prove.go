@@ -87,7 +87,9 @@ func (w *worker) settle(ctx context.Context, doubts []doubt) error {
 		}
 		return nil
 	})
-	if err != nil {
+	if w.c.req.Salvage && isDamage(err) && !w.stream.Lost() {
+		clear(unchanged) // all of them are read, and the damage is found
+	} else if err != nil {
 		return err
 	}
 	var parts []small
