@@ -286,8 +286,8 @@ func TestT41BrokenManifest(t *testing.T) {
 		wantBroken(t, store, bad)
 	})
 	got := inProcess(t, nil, "verify", "--store", store)
-	got.want(t, exitOK, "passed over backup set "+bad)
-	if !strings.Contains(got.stdout, good) {
+	got.want(t, exitIntegrity, "passed over backup set "+bad, bad+" is newer, and damaged")
+	if !strings.Contains(got.stdout, good+" is sound") {
 		t.Errorf("the older set was not taken:\n%s", got.stdout)
 	}
 	inProcess(t, nil, "gc", "--store", store).want(t, exitOK)

@@ -387,7 +387,14 @@ type verifiedJSON struct {
 	Locked   bool          `json:"locked,omitempty"` // encrypted, and no key was given: only digests were compared
 	Seconds  float64       `json:"seconds"`
 	Problems []problemJSON `json:"problems"`
+	Newer    []passedOver  `json:"newer_damaged,omitempty"` // sets that count for nothing, where the newest was asked for
 	Drill    *drillJSON    `json:"drill,omitempty"`
+}
+
+// passedOver is a damaged set that is newer than the one that was verified.
+type passedOver struct {
+	Set    string `json:"set"`
+	Reason string `json:"reason"`
 }
 
 type problemJSON struct {
@@ -405,12 +412,19 @@ func (a *application) verify(ctx context.Context, s *settings) error {
 		return err
 	}
 	began := time.Now()
-	found, err := a.findSet(ctx, s, cmp.Or(s.Args().First(), backupset.Latest), backupset.Want{})
+	ref := cmp.Or(s.Args().First(), backupset.Latest)
+	found, err := a.findSet(ctx, s, ref, backupset.Want{})
 	if err != nil {
 		return err
 	}
 	defer found.Close() //nolint:errcheck // only a drill writes, and its record is durable by then
 	place, set := found.place, found.set
+	var newer []passedOver
+	if ref == backupset.Latest {
+		if newer, err = a.newerDamaged(ctx, s, found); err != nil {
+			return err
+		}
+	}
 	var drilling *drill.Options
 	if s.Bool("drill") { // what it lacks is said before hours of reading
 		if set.Locked() {
@@ -424,12 +438,44 @@ func (a *application) verify(ctx context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
-	result.Seconds = time.Since(began).Seconds()
+	result.Seconds, result.Newer = time.Since(began).Seconds(), newer
 	if result.Result != "ok" || drilling == nil {
 		a.noteVerified(ctx, place, set, result)
-		return a.endVerify(s, set, result)
+		err = a.endVerify(s, set, result)
+	} else {
+		err = a.drill(ctx, s, place, result, *drilling)
 	}
-	return a.drill(ctx, s, place, result, *drilling)
+	return a.keep(err, damagedSince(newer))
+}
+
+// newerDamaged are the damaged sets that the newest sound one stands in for. A
+// restore can do with that; who asks every night whether the newest backup is sound
+// is to hear that it is not.
+func (a *application) newerDamaged(ctx context.Context, s *settings, f found) ([]passedOver, error) {
+	keys, err := s.readKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := backupset.List(ctx, f.place, backupset.WithTrust(keys))
+	if err != nil {
+		return nil, err
+	}
+	var newer []passedOver
+	for _, e := range entries {
+		if e.Status == backupset.StatusDamaged && backupset.Older(f.set.ID(), e.ID) {
+			newer = append(newer, passedOver{e.ID, e.Reason})
+		}
+	}
+	return newer, nil
+}
+
+func damagedSince(newer []passedOver) error {
+	var errs []error
+	for _, n := range newer {
+		errs = append(errs, fault.New(fault.Integrity, "make a new backup; where another store has the set whole, dbbackup copy SET mends this one",
+			"backup set %s is newer, and damaged: %s", n.Set, n.Reason))
+	}
+	return errors.Join(errs...)
 }
 
 // readSet verifies a set by reading it.

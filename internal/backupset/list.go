@@ -3,6 +3,7 @@ package backupset
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"dbbackup/internal/fault"
@@ -42,6 +43,8 @@ type Entry struct {
 	Sealed    *Sealed // nil: it is not encrypted
 
 	Problems []Problem // CheckQuick's, warnings included
+
+	hint string // of what Reason says
 }
 
 // List returns every set's folder of the store, oldest first. Only complete
@@ -76,7 +79,7 @@ func (s *Survey) examine(ctx context.Context, folder setFolder) error {
 		}
 		return err
 	}
-	entry.Reason = err.Error()
+	entry.Reason, entry.hint = err.Error(), strings.Join(fault.Hints(err), "; ")
 	var newer *newerError
 	switch {
 	case errors.As(err, &newer):

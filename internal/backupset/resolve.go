@@ -31,7 +31,9 @@ type Want struct {
 //
 // notes are for the operator: Latest passes over newer sets that are damaged or
 // lack something, and says so, and so it does of one that lies in the future. An
-// id that is given is returned even if its set is damaged: Open says why.
+// id that is given is returned even if its set is damaged: Open says why. Where
+// nothing is wanted in particular, and all that is there is damaged, the error is of
+// kind fault.Integrity.
 func Resolve(ctx context.Context, st store.Store, ref string, want Want, options ...Option) (id string, notes []string, err error) {
 	entries, err := List(ctx, st, options...)
 	if err != nil {
@@ -100,13 +102,16 @@ func (e Entry) ahead(older []Entry, want Want, now time.Time) []string {
 
 func latest(entries []Entry, want Want, now time.Time) (string, []string, error) {
 	var notes []string
-	hint := "list shows the sets of a store"
+	kind, hint := fault.NotFound, "list shows the sets of a store"
 	for i, e := range slices.Backward(entries) {
 		switch lack := e.lacks(want); {
 		case e.Status == StatusDamaged, e.Status == StatusNewer:
 			notes = append(notes, fmt.Sprintf("passed over backup set %s, which is %s: %s", e.ID, e.Status, e.Reason))
 			if e.Status == StatusDamaged {
-				hint = "list shows the sets of a store; of a damaged one `restore ... --set SET --salvage` restores what is sound"
+				hint = cmp.Or(e.hint, "list shows the sets of a store; of a damaged one `restore ... --set SET --salvage` restores what is sound")
+				if want == (Want{}) { // it would have been the one
+					kind = fault.Integrity
+				}
 			}
 		case e.Status != StatusComplete:
 		case lack == "":
@@ -122,8 +127,16 @@ func latest(entries []Entry, want Want, now time.Time) (string, []string, error)
 	if want.Database != "" {
 		what = fmt.Sprintf("%s holds the database %q", what, want.Database)
 	}
-	return "", notes, fault.New(fault.NotFound, hint, "%s", strings.Join(append([]string{what}, notes...), "; "))
+	told := append([]string{what}, notes[:min(len(notes), maxTold)]...)
+	if more := len(notes) - maxTold; more > 0 {
+		told = append(told, fmt.Sprintf("and so were %d older ones", more))
+	}
+	return "", notes, fault.New(kind, hint, "%s", strings.Join(told, "; "))
 }
+
+// maxTold is how many sets that were passed over an error names, newest first. The
+// notes name all of them.
+const maxTold = 3
 
 // find returns the entry that ref names by path, id or beginning of an id.
 func find(st store.Store, entries []Entry, ref string) (Entry, error) {
