@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -290,6 +291,32 @@ func futureSet(t testing.TB, place store.Store, like string, at time.Time) (id s
 		t.Fatal(err)
 	}
 	return id
+}
+
+// The plan is to be read: the newest set of a cluster is that of each of its
+// databases, and no line is wider than a terminal.
+func TestPlanForTheEye(t *testing.T) {
+	t.Parallel()
+	store := goldenStore(t)
+	id := onlySet(t, store)
+	databases := listing(t, store)[0].Databases
+	r := inProcess(t, nil, pruning(store, "--keep-last", "1", "--dry-run")...).must(t, exitOK)
+	if more := fmt.Sprintf("the newest of %d more", len(databases)-3); len(databases) < 5 || !strings.Contains(strings.Join(strings.Fields(r.stdout), " "), more) {
+		t.Errorf("want %q of %q in it: %s", more, databases, r.stdout)
+	}
+	for line := range strings.Lines(r.stdout) {
+		if len(line) > 81 {
+			t.Errorf("%d columns: %s", len(line)-1, line)
+		}
+	}
+	if !strings.HasPrefix(r.stdout, "keep    "+id+" (") {
+		t.Errorf("printed: %s", r.stdout)
+	}
+	r = inProcess(t, nil, pruning(store, "--keep-last", "1", "--dry-run", "--json")...).must(t, exitOK)
+	var plan prunedJSON
+	if r.decode(t, &plan); len(plan.Keep) != 1 || len(plan.Keep[0].Reasons) != len(databases)+1 { // and last 1
+		t.Errorf("printed: %s", r.stdout)
+	}
 }
 
 // T89: a policy that keeps nothing is none.

@@ -157,6 +157,20 @@ type prunedSet struct {
 	Reasons []string `json:"reasons,omitempty"`
 }
 
+// namedNewest is of how many databases it is said by name that a set is their newest.
+const namedNewest = 3
+
+// reasonsToRead are the reasons for a person: the newest set of a cluster is that of
+// each of its databases, which may be hundreds.
+func reasonsToRead(k retention.Kept) []string {
+	if len(k.Newest) <= namedNewest {
+		return k.Reasons
+	}
+	folded := k.Newest[namedNewest:]
+	reasons := slices.DeleteFunc(slices.Clone(k.Reasons), func(reason string) bool { return slices.Contains(folded, reason) })
+	return append(reasons, fmt.Sprintf("the newest of %d more, which --json names", len(folded)))
+}
+
 func (a *application) printPruned(s *settings, place store.Place, r retention.Result) error {
 	if s.Bool("json") {
 		j := prunedJSON{
@@ -176,7 +190,7 @@ func (a *application) printPruned(s *settings, place store.Place, r retention.Re
 		p.line("Store %s:", place)
 	}
 	for _, k := range r.Keep {
-		p.line("keep    %s (%s)", k.ID, strings.Join(k.Reasons, "; "))
+		p.wrapped("keep    ", fmt.Sprintf("%s (%s)", k.ID, strings.Join(reasonsToRead(k), "; ")))
 	}
 	verb := "removed"
 	if s.Bool("dry-run") {

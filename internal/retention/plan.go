@@ -39,6 +39,7 @@ type Plan struct {
 type Kept struct {
 	Set
 	Reasons []string
+	Newest  []string // those of the reasons that say of which database it is the newest set
 }
 
 // shrinkSample is how many earlier sets the newest one is compared with.
@@ -49,13 +50,14 @@ type planner struct {
 	now     time.Time
 	sets    []Set // newest first
 	reasons map[string][]string
+	newest  map[string][]string // those of them that say so
 	plan    Plan
 }
 
 // NewPlan says what a policy means for the sets of a store. suspended is an
 // unfinished set that `resume` could go on with; empty where there is none.
 func NewPlan(policy Policy, now time.Time, sets []Set, suspended string) Plan {
-	p := &planner{policy: policy, now: now, sets: slices.Clone(sets), reasons: map[string][]string{}}
+	p := &planner{policy: policy, now: now, sets: slices.Clone(sets), reasons: map[string][]string{}, newest: map[string][]string{}}
 	slices.SortStableFunc(p.sets, func(a, b Set) int {
 		return cmp.Or(b.Finished.Compare(a.Finished), strings.Compare(b.ID, a.ID))
 	})
@@ -106,7 +108,9 @@ func (p *planner) kept(id string) bool { return len(p.reasons[id]) > 0 }
 
 // apply keeps what the policy keeps of one database. sets are newest first.
 func (p *planner) apply(lineage string, sets []*Set) {
-	p.keep(sets[0].ID, "the newest of "+lineage)
+	newest := "the newest of " + lineage
+	p.keep(sets[0].ID, newest)
+	p.newest[sets[0].ID] = append(p.newest[sets[0].ID], newest)
 	for _, rule := range p.policy.rules() {
 		last, left := "", rule.count
 		for i, s := range sets {
@@ -196,7 +200,7 @@ func median(sets []*Set, lineage string) int64 {
 func (p *planner) result() Plan {
 	for _, s := range p.sets {
 		if p.kept(s.ID) {
-			p.plan.Keep = append(p.plan.Keep, Kept{s, p.reasons[s.ID]})
+			p.plan.Keep = append(p.plan.Keep, Kept{s, p.reasons[s.ID], p.newest[s.ID]})
 		} else {
 			p.plan.Delete = append(p.plan.Delete, s)
 		}
