@@ -143,8 +143,9 @@ func (b *Bucket) hintDenied(op operation, code string) string {
 // because is a sentinel with the service's words behind it.
 func because(sentinel, err error) error { return fmt.Errorf("%w (%w)", sentinel, err) }
 
-// concealment shows an error on one line and without the signature of a signed
-// URL, which Azure's kind of credential is made of.
+// concealment shows an error on one line, without the signature of a signed URL,
+// which Azure's kind of credential is made of, and without what libraries say before
+// they come to the point.
 type concealment struct {
 	text string
 	err  error
@@ -156,9 +157,14 @@ func (c *concealment) Unwrap() error { return c.err }
 
 var signature = regexp.MustCompile(`(?i)\b(sig|signature|x-amz-signature|x-amz-security-token|x-amz-credential|x-goog-signature)=[^&\s"']+`)
 
+// preface is the wrapper's own code, and what S3's client says of an answer that
+// never came.
+var preface = regexp.MustCompile(`\bblob \(code=\w+\): |https response error StatusCode: 0, RequestID: , HostID: , `)
+
 func concealed(err error) error {
 	text := err.Error()
 	clean := signature.ReplaceAllString(text, "$1=...")
+	clean = preface.ReplaceAllString(clean, "")
 	var azure *azcore.ResponseError
 	if errors.As(err, &azure) { // it prints the whole answer
 		request, _, _ := strings.Cut(clean, "\n")

@@ -92,6 +92,9 @@ func TestOpenRefused(t *testing.T) {
 	if hints := strings.Join(fault.Hints(err), ""); !strings.Contains(hints, "endpoint") {
 		t.Errorf("hints of an unknown host: %q", hints)
 	}
+	if text := err.Error(); strings.Contains(text, "code=") || strings.Contains(text, "StatusCode: 0") || !strings.Contains(text, "nowhere.invalid") {
+		t.Errorf("the error does not come to the point: %s", text)
+	}
 
 	azure := storeserver.StartAzure(t)
 	u := newAzure(t, azure, "db1")
