@@ -122,11 +122,15 @@ func (r *run) openOlder(ctx context.Context) error {
 		if !wants(wanted, e.Databases) || (e.Sealed != nil) != (r.o.Sealing != nil) {
 			continue
 		}
-		set, err := r.openBase(ctx, e.ID)
-		if err != nil {
+		set, locked, err := r.openBase(ctx, e.ID)
+		switch {
+		case err != nil:
 			return err
-		}
-		if set != nil {
+		case locked: // what does not open one seldom opens the others, and to try a passphrase takes a second
+			for _, name := range e.Databases {
+				wanted[name]--
+			}
+		case set != nil:
 			r.older = append(r.older, set)
 			count(wanted, set.Manifest())
 		}
@@ -151,16 +155,17 @@ func count(wanted map[string]int, m *backupset.Manifest) {
 }
 
 // openBase opens a set that an incremental run may refer to. Without an error it
-// may be none.
-func (r *run) openBase(ctx context.Context, id string) (*backupset.Set, error) {
-	set, err := backupset.Open(ctx, r.o.Store, id, r.o.reads()...)
+// may be none; locked says that the run's keys do not open it.
+func (r *run) openBase(ctx context.Context, id string) (set *backupset.Set, locked bool, err error) {
+	set, err = backupset.Open(ctx, r.o.Store, id, r.o.reads()...)
 	if fault.Is(err, fault.WrongKey) {
+		locked = true
 		r.o.Report.Warn("a set cannot be started from; looking for an older one", report.F("set", id), report.F("because", err))
 	}
 	if err != nil {
-		return nil, ctx.Err() // list says what is wrong with it
+		return nil, locked, ctx.Err() // list says what is wrong with it
 	}
-	return set, nil
+	return set, false, nil
 }
 
 // addOlder adds the chunks of the newest complete set that holds the database

@@ -287,6 +287,24 @@ func TestEncryptedWithAPassphrase(t *testing.T) {
 	zoo.Compare(t, c, db, c, to)
 }
 
+// Keys that do not open the newest sets are not tried on all of them: a store has
+// hundreds, and each takes a second where it is a passphrase.
+func TestIncrementalWithTheWrongKey(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db, keys, others, store := secrets(t, c), newKeys(t), newKeys(t), newStore(t)
+	args := []string{"backup", "single", db, "--mode", "chunked", "--encrypt", "--incremental", "--store", store, "--keys"}
+	for range 4 {
+		dbbackup(t, c.Env(), with(args, []string{keys})...).must(t, exitOK)
+	}
+	unsigned := []string{"--identity", filepath.Join(others, identityFile), "--recipients-file", filepath.Join(others, recipientsFile)}
+	r := dbbackup(t, c.Env(), with(args[:len(args)-1], unsigned)...)
+	r.want(t, exitOK, "there is no set to start from")
+	if n := strings.Count(r.stderr, "a set cannot be started from"); n != 3 {
+		t.Errorf("tried on %d sets, want 3", n)
+	}
+}
+
 // Every store gets the same encrypted set, a copy needs no key, and a rotation
 // reaches them all.
 func TestEncryptedInSeveralStores(t *testing.T) {
