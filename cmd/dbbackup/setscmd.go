@@ -557,10 +557,10 @@ func (a *application) gc(ctx context.Context, s *settings) error {
 	if err := wantArgs(s.Context, 0, 0); err != nil {
 		return err
 	}
-	return s.eachStore(ctx, func(place store.Place) error { return a.gcStore(ctx, place) })
+	return s.eachStore(ctx, func(place store.Place) error { return a.gcStore(ctx, s, place) })
 }
 
-func (a *application) gcStore(ctx context.Context, place store.Place) (err error) {
+func (a *application) gcStore(ctx context.Context, s *settings, place store.Place) (err error) {
 	held, release, err := backup.Lock(ctx, place, store.Holder{Host: hostname(), PID: os.Getpid(), Since: time.Now(), Purpose: "gc"})
 	if err != nil {
 		return err
@@ -571,6 +571,10 @@ func (a *application) gcStore(ctx context.Context, place store.Place) (err error
 		return err
 	}
 	backup.Catalog(held, place, a.log)
-	_, err = fmt.Fprintf(a.stdout, "Removed %s of killed runs.\n", plural(n, "leftover"))
+	where := ""
+	if len(s.storeRefs()) > 1 {
+		where = " from " + place.String()
+	}
+	_, err = fmt.Fprintf(a.stdout, "Removed %s of killed runs%s.\n", plural(n, "leftover"), where)
 	return err
 }

@@ -70,3 +70,18 @@ func TestLatestOfNothingSound(t *testing.T) {
 		t.Errorf("named %d times, want each set once and three again: %s", n, r.stderr)
 	}
 }
+
+// Of several stores gc says what it did in which.
+func TestGcNamesTheStores(t *testing.T) {
+	t.Parallel()
+	a, b := goldenStore(t), goldenStore(t)
+	r := inProcess(t, nil, append(in(a, b), "gc")...).must(t, exitOK)
+	for _, store := range []string{a, b} {
+		if want := "of killed runs from " + store + ".\n"; !strings.Contains(r.stdout, want) {
+			t.Errorf("printed %q, want %q in it", r.stdout, want)
+		}
+	}
+	if r := inProcess(t, nil, "gc", "--store", a).must(t, exitOK); r.stdout != "Removed 0 leftovers of killed runs.\n" {
+		t.Errorf("printed %q", r.stdout)
+	}
+}
