@@ -222,6 +222,13 @@ func TestT93WriterThatMayNotDelete(t *testing.T) {
 	to := c.FreeName(t)
 	writer.run(t, c, "restore", "single", db, "--target-db", to).must(t, exitOK)
 	zoo.Compare(t, c, db, c, to)
+	copies := remote{url: strings.Replace(url, "/pre", "/copies", 1), env: writer.env}
+	for _, says := range []string{"Copied 3 sets", "Nothing to copy"} {
+		if r := writer.run(t, nil, "copy", "--all", "--to", copies.url).must(t, exitOK); !strings.Contains(r.stdout, says) {
+			t.Errorf("copy printed %q, want %q in it", r.stdout, says)
+		}
+	}
+	copies.run(t, nil, "verify").must(t, exitOK)
 
 	owner.run(t, nil, "prune", "--keep-last", "1").must(t, exitOK)
 	if left := owner.sets(t); !slices.Equal(left, ids[1:]) {
