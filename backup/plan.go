@@ -129,6 +129,8 @@ func (r *run) choose(all []pg.Database) ([]pg.Database, error) {
 			r.leaveOut(d.Name, "the whole database", "excluded by the options of the run")
 		case d.Invalid():
 			r.omit(d.Name, "the whole database", "it is what an interrupted DROP DATABASE left; drop it")
+		case d.Unfinished():
+			r.omit(d.Name, "the whole database", "a restore is filling it, or did not finish: restore again, or drop or rename it")
 		case !d.AllowConn:
 			r.omit(d.Name, "the whole database", "it does not allow connections (ALLOW_CONNECTIONS false)")
 		default:

@@ -199,7 +199,7 @@ func (p *Plan) adminConn(ctx context.Context, name string) (*pg.Conn, error) {
 func (p *Plan) temporaryName(s Step) string {
 	h := fnv.New32a()
 	fmt.Fprintf(h, "%s\x00%s\x00%s", p.o.Set.ID(), s.Source.Name, s.Name)
-	return fmt.Sprintf("dbbackup_restoring_%08x", h.Sum32())
+	return fmt.Sprintf("%s%08x", pg.UnfinishedPrefix, h.Sum32())
 }
 
 // Temporary are the names that the plan's databases bear while they are filled.
@@ -213,8 +213,6 @@ func (p *Plan) Temporary() []string {
 	}
 	return names
 }
-
-const unfinishedComment = "dbbackup: unfinished restore"
 
 // create makes the empty database under its temporary name. Until it is
 // renamed only superusers can connect to it, where one restores.
@@ -230,7 +228,7 @@ func (p *Plan) create(ctx context.Context, conn *pg.Conn, s Step, temporary stri
 		return err
 	}
 	mark := []string{fmt.Sprintf("COMMENT ON DATABASE %s IS %s", pgname.Ident(temporary), pgname.Literal(
-		fmt.Sprintf("%s of database %s from set %s, to become %s", unfinishedComment,
+		fmt.Sprintf("%s of database %s from set %s, to become %s", pg.UnfinishedComment,
 			pgname.Printable(s.Source.Name), p.o.Set.ID(), pgname.Printable(s.Name))))}
 	if p.Server.Superuser {
 		mark = append(mark, fmt.Sprintf("ALTER DATABASE %s CONNECTION LIMIT 0", pgname.Ident(temporary)))
@@ -245,7 +243,7 @@ func (p *Plan) create(ctx context.Context, conn *pg.Conn, s Step, temporary stri
 // our mark, or an empty one of the temporary name, left by an attempt that was
 // killed before it could make the mark. The caller holds the lock of its name.
 func (p *Plan) removeFormer(ctx context.Context, conn *pg.Conn, temporary string) error {
-	left, err := conn.Commented(ctx, unfinishedComment)
+	left, err := conn.Commented(ctx, pg.UnfinishedComment)
 	if err != nil {
 		return err
 	}
@@ -339,7 +337,7 @@ func (p *Plan) goesOn(ctx context.Context, conn *pg.Conn, s Step, temporary stri
 	if s.contents == nil {
 		return false, nil
 	}
-	left, err := conn.Commented(ctx, unfinishedComment)
+	left, err := conn.Commented(ctx, pg.UnfinishedComment)
 	if err != nil {
 		return false, err
 	}

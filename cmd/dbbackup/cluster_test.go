@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -103,4 +104,28 @@ func TestT72TablespaceComesBack(t *testing.T) {
 	if got := target.QueryString(t, "postgres", "SELECT spcname FROM pg_class c JOIN pg_tablespace t ON t.oid = reltablespace WHERE relname = 'here'"); got != "fast" {
 		t.Errorf("tablespace of table here: got %s, want fast", got)
 	}
+}
+
+// What a restore left, or still fills, is no database of the cluster's, until
+// somebody gives it a name.
+func TestUnfinishedRestoreIsNotCaptured(t *testing.T) {
+	t.Parallel()
+	c := shared.Start(t)
+	const left, named = "dbbackup_restoring_0123abcd", "rescued"
+	for _, name := range []string{left, named} {
+		c.Exec(t, "postgres", "CREATE DATABASE "+name)
+		c.Exec(t, "postgres", "COMMENT ON DATABASE "+name+" IS 'dbbackup: unfinished restore of database a from set b, to become c'")
+	}
+	store := newStore(t)
+	dbbackup(t, c.Env(), "backup", "cluster", "--store", store).want(t, exitOmissions)
+	m := manifestOf(t, store)
+	wantOmission(t, m, left, "the whole database")
+	var names []string
+	for _, d := range m.Databases {
+		names = append(names, d.Name)
+	}
+	if slices.Contains(names, left) || !slices.Contains(names, named) {
+		t.Errorf("captured %q", names)
+	}
+	dbbackup(t, c.Env(), "backup", "single", left, "--store", store).want(t, exitOK) // as asked for
 }

@@ -59,6 +59,19 @@ type Label struct {
 // left: no one can connect to it any more.
 func (d Database) Invalid() bool { return d.ConnectionLimit == -2 }
 
+// A database that a restore fills bears a name of this prefix and a comment that
+// begins so, until it is whole.
+const (
+	UnfinishedPrefix  = "dbbackup_restoring_"
+	UnfinishedComment = "dbbackup: unfinished restore"
+)
+
+// Unfinished reports whether a restore is filling the database, or left it. One
+// that was renamed since is somebody's.
+func (d Database) Unfinished() bool {
+	return strings.HasPrefix(d.Name, UnfinishedPrefix) && strings.HasPrefix(d.Comment, UnfinishedComment)
+}
+
 // databaseQuery reads columns that only some versions have through to_jsonb,
 // so that one text serves them all. A database that has no size any more was
 // dropped since the snapshot, which its size does not know.
