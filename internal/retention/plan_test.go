@@ -27,6 +27,17 @@ func daily(n int) []Set {
 	return sets
 }
 
+// sized makes such sets of databases of these sizes.
+func sized(bytes ...int64) func([]Set) []Set {
+	return func([]Set) []Set {
+		sets := daily(len(bytes))
+		for i := range sets {
+			sets[i].Databases[0].Bytes = bytes[i]
+		}
+		return sets
+	}
+}
+
 func kept(p Plan) string {
 	var ids []string
 	for _, k := range p.Keep {
@@ -95,17 +106,38 @@ func TestWhatIsLeftAlone(t *testing.T) {
 			s[3].Databases = append(s[3].Databases, Database{"old", 5})
 			return s
 		}, "", "d001 d002"},
+		"bases that are newer by their clocks": {func([]Set) []Set {
+			s := daily(6)
+			for i, base := range map[int]string{0: "d005", 5: "d004", 4: "d003", 3: "d002"} {
+				s[i].References = []string{base}
+			}
+			return s
+		}, "", "d001"},
+		"one without a database": {func(s []Set) []Set { s[2].Databases = nil; return s }, "", "d001 d003"},
 		"while one is suspended": {func(s []Set) []Set { return s }, "d999", ""},
-		"a shrunken database":    {func(s []Set) []Set { s[0].Databases[0].Bytes = 400; return s }, "", ""},
-		"one a little smaller":   {func(s []Set) []Set { s[0].Databases[0].Bytes = 600; return s }, "", "d001 d002 d003"},
+		"a shrunken database":    {sized(400, 1000, 1000, 1000), "", ""},
+		"one a little smaller":   {sized(600, 1000, 1000, 1000), "", "d001 d002 d003"},
+		"half of it":             {sized(500, 1000, 1000), "", "d001 d002"},
+		"a shrunken database, of which one was small before": {sized(400, 1000, 10, 1000), "", ""},
+		"a shrunken database, of two others":                 {sized(400, 700, 900), "", ""},
+		"one that was larger long ago":                       {sized(100, 100, 100, 100, 100, 100, 100, 100, 900, 900, 900, 900, 900, 900, 900, 900), "", "d001 d002 d003 d004 d005 d006 d007 d008 d009 d010 d011 d012 d013 d014 d015"},
+		"a shrunken database, and a base that holds another one": {func(s []Set) []Set {
+			s = sized(400, 1000, 1000, 1000)(s)
+			s[0].Databases = append(s[0].Databases, Database{"old", 5})
+			s[1].References, s[3].Databases = []string{"d003"}, []Database{{"old", 5}}
+			return s
+		}, "", ""},
 	} {
 		plan := NewPlan(last, noon, tt.change(daily(4)), tt.suspended)
 		if got := doomed(plan); got != tt.doomed {
 			t.Errorf("%s: %q goes, want %q", name, got, tt.doomed)
 		}
-		if (name == "a shrunken database") != (len(plan.Stops) > 0) {
+		if strings.HasPrefix(name, "a shrunken database") != (len(plan.Stops) > 0) {
 			t.Errorf("%s: stops %q", name, plan.Stops)
 		}
+	}
+	if plan := NewPlan(Policy{Last: 4}, noon, sized(400, 1000, 1000, 1000)(nil), ""); len(plan.Stops) > 0 {
+		t.Errorf("nothing would go, and it stops at %q", plan.Stops)
 	}
 	last.AllowShrink = true
 	shrunk := daily(4)
@@ -202,10 +234,26 @@ func TestPlanNeverHurts(t *testing.T) {
 				t.Errorf("%s goes, the newest of %s", s.ID, name)
 			}
 		}
+		sound := map[string]time.Time{} // by database: the newest set that is, or will be before anything goes
 		for _, k := range plan.Keep {
 			for _, id := range k.References {
 				if gone[id] {
 					t.Errorf("%s goes, to which %s refers", id, k.ID)
+				}
+			}
+			if k.Unusable != "" || k.Finished.After(noon.Add(backupset.ClockSlack)) || !k.Verified && !slices.Contains(plan.Verify, k.ID) {
+				continue
+			}
+			for _, d := range k.Databases {
+				if k.Finished.After(sound[d.Lineage]) {
+					sound[d.Lineage] = k.Finished
+				}
+			}
+		}
+		for _, s := range plan.Delete {
+			for _, d := range s.Databases {
+				if s.Finished.After(sound[d.Lineage]) {
+					t.Errorf("%s goes, and no set of %s that is as new was found sound", s.ID, d.Lineage)
 				}
 			}
 		}
