@@ -107,6 +107,7 @@ func TestCopyBringsTheBases(t *testing.T) {
 type failing struct {
 	store.Store
 	left atomic.Int64
+	lost bool // the change is made, and only the answer to it fails
 }
 
 var errFailing = errors.New("the store failed")
@@ -127,7 +128,11 @@ func (f *failing) Create(ctx context.Context, key string, expect int64) (store.W
 }
 
 func (f *failing) Delete(ctx context.Context, key string) error {
-	return errors.Join(f.step(), f.Store.Delete(ctx, key))
+	err := f.step()
+	if err != nil && !f.lost {
+		return err
+	}
+	return errors.Join(err, f.Store.Delete(ctx, key))
 }
 
 type failingWriter struct {
@@ -143,10 +148,11 @@ func (w *failingWriter) Write(p []byte) (int, error) {
 }
 
 func (w *failingWriter) Commit() error {
-	if err := w.f.step(); err != nil {
+	err := w.f.step()
+	if err != nil && !w.f.lost {
 		return errors.Join(err, w.Abort())
 	}
-	return w.Writer.Commit()
+	return errors.Join(err, w.Writer.Commit())
 }
 
 // A copy that breaks off anywhere leaves nothing that is listed as a set, and

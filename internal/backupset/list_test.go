@@ -103,12 +103,47 @@ func TestPrefixesAreNotConfused(t *testing.T) {
 	if _, err := Open(ctx, st, "db1"); !fault.Is(err, fault.NotFound) {
 		t.Errorf("open by a prefix: %v", err)
 	}
+	writeSmall(t, st, ids[0], "db1")
+	for _, want := range ids {
+		if id, _, err := Resolve(ctx, st, want, Want{}); err != nil || id != want {
+			t.Errorf("%s is taken for %q, %v", want, id, err)
+		}
+	}
 	if id, _, err := Resolve(ctx, st, Latest, Want{Database: "db1"}); err != nil || id != ids[1] {
 		t.Errorf("latest of db1 is %s, %v", id, err)
 	}
 	if id, _, err := Resolve(ctx, st, Latest, Want{Database: "db"}); !fault.Is(err, fault.NotFound) {
 		t.Errorf("latest of db is %s, %v", id, err)
 	}
+}
+
+// A mark beside a manifest means nothing: what is a set, damaged or not, is not
+// removed as unfinished, and is not gone on with.
+func TestMarkBesideAManifest(t *testing.T) {
+	st, ctx := newStore(t), t.Context()
+	const whole, damaged = "single-db1-20260101T000000Z", "single-db1-20260102T000000Z"
+	for _, id := range []string{whole, damaged} {
+		writeSmall(t, st, id, "db1")
+		must(t, put(ctx, st, id+"/"+unfinishedName, nil))
+		must(t, put(ctx, st, id+"/"+RunName, nil))
+	}
+	must(t, os.Truncate(filepath.Join(st.String(), damaged, ManifestName), 9))
+	folders := found(t, st)
+	if len(folders.Unfinished)+len(folders.Resumable) > 0 {
+		t.Errorf("unfinished: %q, resumable: %q", folders.Unfinished, folders.Resumable)
+	}
+	for _, id := range []string{whole, damaged} {
+		if err := RemoveUnfinished(ctx, st, id); !fault.Is(err, fault.NotFound) {
+			t.Errorf("%s was removed as unfinished: %v", id, err)
+		}
+		if _, err := Reopen(ctx, st, id); err == nil {
+			t.Errorf("%s was gone on with", id)
+		}
+	}
+	if ids, err := folders.Tidy(ctx); err != nil || !slices.Equal(ids, []string{whole}) {
+		t.Errorf("tidied: %q, %v", ids, err)
+	}
+	mustOpen(t, st, whole)
 }
 
 func TestResolve(t *testing.T) {

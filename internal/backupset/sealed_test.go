@@ -10,12 +10,15 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"dbbackup/internal/fault"
 	"dbbackup/internal/report"
 	"dbbackup/internal/seal"
+	"dbbackup/internal/store"
 	"dbbackup/internal/store/dir"
 )
 
@@ -36,8 +39,16 @@ func newHand(t *testing.T) hand {
 
 func (h hand) ring(t *testing.T) *seal.Keyring {
 	t.Helper()
+	return ringOf(t, h)
+}
+
+// ringOf has the identities of several hands.
+func ringOf(t *testing.T, hands ...hand) *seal.Keyring {
+	t.Helper()
 	var k seal.Keyring
-	must(t, k.AddIdentities("identity.txt", h.secret.IdentityFile()))
+	for _, h := range hands {
+		must(t, k.AddIdentities("identity.txt", h.secret.IdentityFile()))
+	}
 	return &k
 }
 
@@ -151,7 +162,10 @@ func TestNothingIsWrittenInPlain(t *testing.T) {
 	m.Failures = []Failure{{Database: "db9", Error: "table payroll is broken"}}
 	m.Omissions = []Omission{{Database: "db1", Object: "table payroll", Reason: "payroll"}}
 	m.Databases[0].Selection = &Selection{Tables: []string{"payroll"}, Selected: []string{"public.payroll"}}
-	must(t, writeSampleManifest(t.Context(), st, m, h.seals(t)))
+	m.Host, m.Server.Host, m.Server.User, m.Server.BootstrapRole = "payroll.example", "/run/payroll", "payroll", "payroll"
+	m.Globals.Roles, m.Databases[0].Owner, m.Databases[0].Roles = []string{"payroll"}, "payroll", []string{"payroll"}
+	m.Databases[0].Tablespace, m.Databases[0].Extensions = "payroll", []string{"payroll"}
+	must(t, writeSampleManifest(t.Context(), st, "cluster-20260103T030405Z", m, h.seals(t)))
 	files := 0
 	must(t, filepath.WalkDir(st.String(), func(path string, e os.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
@@ -169,8 +183,8 @@ func TestNothingIsWrittenInPlain(t *testing.T) {
 	}
 }
 
-func writeSampleManifest(ctx context.Context, st *dir.Dir, m Manifest, options ...WriterOption) error {
-	w, err := Create(ctx, st, "cluster-20260103T030405Z", options...)
+func writeSampleManifest(ctx context.Context, st store.Store, id string, m Manifest, options ...WriterOption) error {
+	w, err := Create(ctx, st, id, options...)
 	if err != nil {
 		return err
 	}
@@ -303,8 +317,14 @@ func TestTamperedFiles(t *testing.T) {
 		return func(t *testing.T, store string) { must(t, os.Remove(filepath.Join(store, sampleID, name))) }
 	}
 	for name, tamper := range map[string]func(t *testing.T, store string){
-		"object of another set":         copyOf("globals.sql.age"),
-		"key of another set":            all(copyOf("keys/000001.age"), copyOf("keys/000001.json")),
+		"object of another set": copyOf("globals.sql.age"),
+		"key of another set":    all(copyOf("keys/000001.age"), copyOf("keys/000001.json")),
+		"key that anybody can make": func(t *testing.T, store string) {
+			wrapped, err := h.to(t).Wrap(newHand(t).secret.IdentityFile(setComment + sampleID))
+			must(t, err)
+			must(t, os.Remove(filepath.Join(store, sampleID, "keys/000001.json")))
+			must(t, os.WriteFile(filepath.Join(store, sampleID, "keys/000001.age"), wrapped, 0o600))
+		},
 		"manifest of another set":       all(copyOf(ManifestName), copyOf(SumsName), copyOf(macName), copyOf(signatureName)),
 		"inner manifest of another set": copyOf("manifest.json.age"),
 		"signature of another set":      copyOf(signatureName),
@@ -329,15 +349,116 @@ func TestTamperedFiles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			st, folder := write(t)
 			tamper(t, folder)
-			set, err := Open(t.Context(), st, sampleID, h.trusts(t))
-			if err == nil {
-				for _, p := range append(set.CheckQuick(t.Context()), set.CheckDigests(t.Context(), nil)...) {
-					err = errors.Join(err, p.Err)
+			named := "" // by the error
+			if strings.HasPrefix(name, "key") {
+				named = "keys"
+			}
+			for _, reader := range []Option{h.trusts(t), h.opens(t)} {
+				set, err := Open(t.Context(), st, sampleID, reader)
+				if err == nil {
+					for _, p := range append(set.CheckQuick(t.Context()), set.CheckDigests(t.Context(), nil)...) {
+						err = errors.Join(err, p.Err)
+					}
+				}
+				wantIntegrity(t, err, named)
+				if name == "a plain set in its place" || name == "signature of another set" {
+					break // who trusts nobody cannot tell
 				}
 			}
-			wantIntegrity(t, err, "")
 		})
 	}
+}
+
+// Who has the key of a set, and not the one that signs, is bound to what is in the
+// encrypted manifest, too: it is of this set, and names what the envelope names.
+func TestInnerManifestThatDoesNotFit(t *testing.T) {
+	h := newHand(t)
+	for name, change := range map[string]func(m *Manifest){
+		"of another set":  func(m *Manifest) { m.ID = "cluster-20260101T030405Z" },
+		"of another kind": func(m *Manifest) { m.Kind = Single },
+		"of another time": func(m *Manifest) { m.Finished = m.Finished.Add(time.Second) },
+		"of another object": func(m *Manifest) {
+			m.Objects = append(m.Objects, Object{Name: "server/z.conf", SHA256: strings.Repeat("0", 64)})
+		},
+		"of another content": nil,
+		"that is not valid":  func(m *Manifest) { m.Databases[0].Dump = "../databases/db1.dump" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			st := newStore(t)
+			must(t, writeSample(t.Context(), st, sampleID, h.unsigned(t)))
+			set := mustOpen(t, st, sampleID, h.opens(t))
+			inner := innerOf(t, set)
+			if change != nil {
+				change(inner)
+			} else {
+				i := slices.IndexFunc(inner.Objects, func(o Object) bool { return o.Name == "globals.sql" })
+				inner.Objects[i].SHA256 = strings.Repeat("0", 64)
+			}
+			reseal(t, st, set, inner)
+			set, err := Open(t.Context(), st, sampleID, h.opens(t))
+			var in io.ReadCloser
+			if err == nil {
+				in, err = set.OpenObject(t.Context(), "globals.sql")
+			}
+			if err == nil {
+				_, err = io.Copy(io.Discard, in)
+			}
+			wantIntegrity(t, err, sampleID)
+		})
+	}
+}
+
+// An envelope names nothing that is not encrypted, and no key: those change.
+func TestEnvelopeNamesEncryptedObjects(t *testing.T) {
+	h, st := newHand(t), newStore(t)
+	must(t, writeSample(t.Context(), st, sampleID, h.seals(t)))
+	whole := mustOpen(t, st, sampleID).Envelope()
+	must(t, whole.Validate())
+	at := slices.IndexFunc(whole.Objects, func(o Object) bool { return o.Name == "globals.sql.age" })
+	for _, name := range []string{"globals.sql", "keys/000001.age"} {
+		m := *whole
+		m.Objects = slices.Clone(m.Objects)
+		m.Objects[at].Name = name
+		slices.SortFunc(m.Objects, func(a, b Object) int { return strings.Compare(a.Name, b.Name) })
+		if err := m.Validate(); err == nil || !strings.Contains(err.Error(), "is not encrypted") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func innerOf(t *testing.T, set *Set) *Manifest {
+	t.Helper()
+	m, err := set.innerManifest(t.Context())
+	must(t, err)
+	return m
+}
+
+// reseal puts another manifest into an encrypted set, as somebody with its key can.
+func reseal(t *testing.T, st *dir.Dir, set *Set, inner *Manifest) {
+	t.Helper()
+	text, err := json.Marshal(inner)
+	must(t, err)
+	var stored bytes.Buffer
+	out, err := set.secret.Encrypt(&stored)
+	must(t, err)
+	_, err = out.Write(text)
+	must(t, err)
+	must(t, out.Close())
+	folder := filepath.Join(st.String(), sampleID)
+	must(t, os.WriteFile(filepath.Join(folder, ManifestName+sealedSuffix), stored.Bytes(), 0o600))
+	forge(t, folder, func(m map[string]any) {
+		for _, o := range m["objects"].([]any) {
+			if o := o.(map[string]any); o["name"] == ManifestName+sealedSuffix {
+				sums, _ := sumsOf(stored.Bytes(), &Manifest{})
+				o["bytes"], o["sha256"] = stored.Len(), string(sums[:64])
+			}
+		}
+	})
+	envelope, err := os.ReadFile(filepath.Join(folder, ManifestName))
+	must(t, err)
+	mac, err := set.secret.MAC(envelope)
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(folder, macName), []byte(mac+"\n"), 0o600))
 }
 
 // T37: an object is cut where age begins a new chunk, and the reader says so also
@@ -506,6 +627,15 @@ func TestRotationThatWasKilled(t *testing.T) {
 	must(t, putKey(t.Context(), st, sampleID, 2, set.secret, fresh.to(t)))
 	mustOpen(t, st, sampleID, old.opens(t))
 	set = mustOpen(t, st, sampleID, fresh.opens(t))
+	// Damage of the one that would fit is not a wrong key, though there is another.
+	path := filepath.Join(st.String(), sampleID, "keys/000002.age")
+	whole, err := os.ReadFile(path)
+	must(t, err)
+	must(t, os.WriteFile(path, whole[:len(whole)-1], 0o600))
+	_, err = Open(t.Context(), st, sampleID, fresh.opens(t))
+	wantIntegrity(t, err, "keys/000002.age")
+	mustOpen(t, st, sampleID, old.opens(t))
+	must(t, os.WriteFile(path, whole, 0o600))
 	must(t, put(t.Context(), st, sampleID+"/keys/000003.json", []byte("cut")))
 	must(t, Rewrap(t.Context(), set, fresh.to(t)))
 	if _, versions, err := KeysOf(t.Context(), st, sampleID); err != nil || versions != 1 {

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -30,7 +31,11 @@ var cuts = []int64{0, 1, 100, 64<<10 - 1, 64 << 10, 64<<10 + 5, 150_000, 4 * 64 
 func writePack(t *testing.T, st store.Store, id string, from *Set, option WriterOption) ([]byte, []Piece) {
 	t.Helper()
 	ctx := t.Context()
-	w, err := Create(ctx, st, id, option)
+	var options []WriterOption
+	if option != nil {
+		options = append(options, option)
+	}
+	w, err := Create(ctx, st, id, options...)
 	must(t, err)
 	plain := make([]byte, cuts[len(cuts)-1])
 	random := rand.New(rand.NewPCG(1, 2))
@@ -132,6 +137,45 @@ func TestSealedPieces(t *testing.T) {
 	must(t, os.Remove(path))
 	_, err = mustOpen2(t, st, h).OpenPiece(t.Context(), &pieces[5])
 	wantIntegrity(t, err, packName)
+}
+
+// A piece is what the contents say: not those of another object of the set, though they
+// decrypt with the same key.
+func TestPieceOfAnotherObject(t *testing.T) {
+	h := newHand(t)
+	for name, option := range map[string]WriterOption{"sealed": h.seals(t), "plain": nil} {
+		t.Run(name, func(t *testing.T) {
+			st := newStore(t)
+			plain, pieces := writePack(t, st, sampleID, nil, option)
+			path := filepath.Join(st.String(), sampleID, packName)
+			other := bytes.Clone(plain)
+			slices.Reverse(other)
+			set, err := Open(t.Context(), st, sampleID)
+			must(t, err)
+			if option != nil {
+				set = mustOpen2(t, st, h)
+				var stored bytes.Buffer
+				out, err := set.secret.Encrypt(&stored)
+				must(t, err)
+				_, err = out.Write(other)
+				must(t, err)
+				must(t, out.Close())
+				path, other = path+sealedSuffix, stored.Bytes()
+			}
+			readPieces(t, set, plain, pieces[:1])
+			must(t, os.WriteFile(path, other, 0o600))
+			if option != nil {
+				set = mustOpen2(t, st, h) // that has read nothing of it yet
+			}
+			for i := range pieces {
+				r, err := set.OpenPiece(t.Context(), &pieces[i])
+				if err == nil {
+					_, err = io.Copy(io.Discard, r)
+				}
+				wantIntegrity(t, err, packName)
+			}
+		})
+	}
 }
 
 func mustOpen2(t *testing.T, st store.Store, h hand) *Set {
@@ -274,6 +318,8 @@ func TestSealedResumeRefusals(t *testing.T) {
 		"unsigned":    {h.unsigned(t), h.seals(t), fault.Integrity}, // anybody may have begun it
 		"plain":       {nil, h.seals(t), fault.Precondition},
 		"not trusted": {WithSealing(Sealing{To: h.to(t), Signer: other.signer}), h.seals(t), fault.Integrity},
+		"another key": {h.seals(t), h.seals(t), fault.Integrity}, // laid down by somebody who knows the recipient
+		"another set": {h.seals(t), h.seals(t), fault.Integrity}, // the beginning of it, under this one's id
 	} {
 		t.Run(name, func(t *testing.T) {
 			st := newStore(t)
@@ -284,6 +330,20 @@ func TestSealedResumeRefusals(t *testing.T) {
 				must(t, w.Suspend())
 			} else {
 				beginSealed(t, st, c.begin)
+			}
+			folder := filepath.Join(st.String(), sampleID)
+			switch name {
+			case "another key":
+				must(t, os.RemoveAll(filepath.Join(folder, keysFolder)))
+				must(t, putKey(t.Context(), st, sampleID, 1, newHand(t).secret, h.to(t)))
+			case "another set":
+				copied := newStore(t)
+				w, err := Create(t.Context(), copied, "cluster-20260101T030405Z", c.begin)
+				must(t, err)
+				must(t, w.WriteScratch(t.Context(), RunName, []byte("asked")))
+				must(t, w.Suspend())
+				must(t, os.RemoveAll(folder))
+				must(t, os.Rename(filepath.Join(copied.String(), w.ID()), folder))
 			}
 			var options []WriterOption
 			if c.goOn != nil {
@@ -321,7 +381,19 @@ func TestForgedScratch(t *testing.T) {
 	must(t, err)
 	must(t, os.WriteFile(object, whole[:len(whole)-1], 0o600))
 	sum := sha256.Sum256(bytes.Repeat([]byte("rows"), 100_000))
-	wantIntegrity(t, w.Adopt(t.Context(), Object{packName, 400_000, hex.EncodeToString(sum[:])}), packName)
+	want := Object{packName, 400_000, hex.EncodeToString(sum[:])}
+	wantIntegrity(t, w.Adopt(t.Context(), want), packName)
+	// Another object of the same run, in its place.
+	var other bytes.Buffer
+	out, err := w.seal.secret.Encrypt(&other)
+	must(t, err)
+	_, err = out.Write(bytes.Repeat([]byte("ROWS"), 100_000))
+	must(t, err)
+	must(t, out.Close())
+	must(t, os.WriteFile(object, other.Bytes(), 0o600))
+	wantIntegrity(t, w.Adopt(t.Context(), want), packName)
+	must(t, os.WriteFile(object, whole, 0o600))
+	must(t, w.Adopt(t.Context(), want))
 }
 
 // A run that was killed right after its commit is tidied up.
