@@ -2,6 +2,7 @@ package lease
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -207,24 +208,34 @@ func TestKilledHolder(t *testing.T) {
 	must(t, release())
 }
 
-// T24: a holder of another machine is only known by its heartbeat. The clock of
-// the one who left the epoch is a hundred years ahead, and nobody looks at it.
+// T24: a holder of another machine is only known by its heartbeat, and so is one of
+// this machine before it was started anew, or in another namespace: that there is no
+// such process here says nothing. The clock of the one who left the epoch is a hundred
+// years ahead, and nobody looks at it.
 func TestDeadHolderElsewhere(t *testing.T) {
-	f := folder{t.TempDir()}
-	ahead := time.Now().AddDate(100, 0, 0).Format(time.RFC3339)
-	must(t, f.Create(t.Context(), epochName(41), []byte(`{"holder":{"host":"elsewhere","pid":1,"since":"`+ahead+`"},"process":{"boot":"x","namespace":"y","pid":1}}`)))
-	must(t, f.Put(t.Context(), beatName(41), []byte(`{"count":9}`)))
-	began := time.Now()
-	held, release := take(t, f, "b")
-	if waited := time.Since(began); waited < quick.takeover() {
-		t.Errorf("taken over after %s, the holder may live until %s", waited, quick.takeover())
-	}
-	if held.Err() != nil {
-		t.Error(context.Cause(held))
-	}
-	must(t, release())
-	if got, want := names(t, f), []string{epochName(42), beatName(42)}; !slices.Equal(got, want) {
-		t.Errorf("left is %q, want %q", got, want)
+	here := thisProcess()
+	const nobody = 999_999_999
+	for name, elsewhere := range map[string]process{
+		"another machine": {"x", "y", nobody}, "before a start": {"x", here.Namespace, nobody}, "another namespace": {here.Boot, "y", nobody},
+		"it does not say": {"", "", nobody},
+	} {
+		f := folder{t.TempDir()}
+		text, err := json.Marshal(epoch{Holder: store.Holder{Host: "elsewhere", PID: nobody, Since: time.Now().AddDate(100, 0, 0)}, Process: elsewhere})
+		must(t, err)
+		must(t, f.Create(t.Context(), epochName(41), text))
+		must(t, f.Put(t.Context(), beatName(41), []byte(`{"count":9}`)))
+		began := time.Now()
+		held, release := take(t, f, "b")
+		if waited := time.Since(began); waited < quick.takeover() {
+			t.Errorf("%s: taken over after %s, the holder may live until %s", name, waited, quick.takeover())
+		}
+		if held.Err() != nil {
+			t.Error(context.Cause(held))
+		}
+		must(t, release())
+		if got, want := names(t, f), []string{epochName(42), beatName(42)}; !slices.Equal(got, want) {
+			t.Errorf("left is %q, want %q", got, want)
+		}
 	}
 }
 
@@ -333,6 +344,44 @@ func TestContendersOfADeadLock(t *testing.T) {
 	}
 	for _, release := range releases {
 		must(t, release())
+	}
+}
+
+// overtaken is a contender's store in which others take the lock, give it back and
+// sweep, twice, between the contender's look and its attempt.
+type overtaken struct {
+	folder
+	done *atomic.Bool
+}
+
+func (o overtaken) Create(ctx context.Context, name string, data []byte) error {
+	if !o.done.Swap(true) {
+		for range 2 {
+			_, release, err := Lock(ctx, o.folder, quick, store.Holder{Host: "other"})
+			if err == nil {
+				err = release()
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return o.folder.Create(ctx, name, data)
+}
+
+// A number that was given away and swept is not the lock: it can be created again, and
+// whoever does is told that there is a higher one.
+func TestOvertakenContender(t *testing.T) {
+	f := folder{t.TempDir()}
+	held, release := take(t, overtaken{f, new(atomic.Bool)}, "a")
+	if held.Err() != nil {
+		t.Fatal(context.Cause(held))
+	}
+	_, _, err := Lock(t.Context(), f, quick, store.Holder{Host: "b"})
+	wantLocked(t, err, "a")
+	must(t, release())
+	if got, want := names(t, f), []string{epochName(3), beatName(3)}; !slices.Equal(got, want) {
+		t.Errorf("left is %q, want %q", got, want)
 	}
 }
 
