@@ -201,7 +201,11 @@ func TestKilledHolder(t *testing.T) {
 	wantLocked(t, err, "child")
 	must(t, c.cmd.Process.Kill())
 	_ = c.cmd.Wait()
-	held, release := take(t, f, "b")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	// Who waits for heartbeats of an hour waits in vain.
+	held, release, err := Lock(ctx, f, Options{Beat: time.Hour}, store.Holder{Host: "b"})
+	must(t, err)
 	if held.Err() != nil {
 		t.Error(context.Cause(held))
 	}
@@ -239,32 +243,15 @@ func TestDeadHolderElsewhere(t *testing.T) {
 	}
 }
 
-// awaitStop waits until no thread of a process does anything any more: a signal is
-// on its way for a while.
-func awaitStop(t *testing.T, pid int) {
-	t.Helper()
-	running := func(stat string) bool {
-		text, err := os.ReadFile(stat)
-		_, state, _ := strings.Cut(string(text), ") ")
-		return err == nil && !strings.HasPrefix(state, "T")
-	}
-	for range 1000 {
-		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
-		must(t, err)
-		if len(threads) > 0 && !slices.ContainsFunc(threads, running) {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatal("the process does not stop")
-}
-
 // A holder that is stopped as long as it likes learns that it lost the lock.
 func TestPausedHolder(t *testing.T) {
 	f := folder{t.TempDir()}
 	c := startChild(t, f.path)
 	must(t, c.cmd.Process.Signal(syscall.SIGSTOP))
-	awaitStop(t, c.cmd.Process.Pid)
+	var status syscall.WaitStatus // until it has stopped it may beat once more
+	if _, err := syscall.Wait4(c.cmd.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+		t.Fatalf("the child did not stop: %v, %v", status, err)
+	}
 	held, release := take(t, f, "b")
 	must(t, c.cmd.Process.Signal(syscall.SIGCONT))
 	said, err := io.ReadAll(c.out)
@@ -428,17 +415,41 @@ func TestCutOffHolder(t *testing.T) {
 	must(t, releaseOther())
 }
 
+// wantLost waits until a lock is lost, and checks that the cause says why.
+func wantLost(t *testing.T, held context.Context, texts ...string) {
+	t.Helper()
+	select {
+	case <-held.Done():
+	case <-time.After(time.Minute):
+		t.Fatal("the holder does not notice that it lost the lock")
+	}
+	cause := context.Cause(held)
+	if !fault.Is(cause, fault.Locked) || !slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(cause.Error(), text) }) {
+		t.Errorf("the cause is %v, want one of %q", cause, texts)
+	}
+}
+
 // Whoever removes the lock's objects by hand takes the lock from its holder.
 func TestRemovedByHand(t *testing.T) {
 	f := folder{t.TempDir()}
 	held, release := take(t, f, "a")
 	must(t, f.Delete(t.Context(), epochName(1)))
 	must(t, f.Create(t.Context(), epochName(1), []byte(`{"token":"another"}`)))
-	<-held.Done()
-	if cause := context.Cause(held); !fault.Is(cause, fault.Locked) || !strings.Contains(cause.Error(), "replaced") && !strings.Contains(cause.Error(), "removed") {
-		t.Errorf("the cause is %v", cause)
-	}
+	wantLost(t, held, "replaced", "removed")
 	must(t, release())
+}
+
+// Who takes over may not be allowed to delete what was before: the holder sees it by
+// the higher number alone.
+func TestTakenOverByAWriterThatMayNotDelete(t *testing.T) {
+	f := folder{t.TempDir()}
+	held, release := take(t, f, "a")
+	must(t, f.Create(t.Context(), epochName(2), []byte(`{"token":"another"}`)))
+	wantLost(t, held, "took it over")
+	must(t, release())
+	if text, err := f.Read(t.Context(), beatName(1)); err == nil && strings.Contains(string(text), "released") {
+		t.Errorf("the lost lock was given back: %s", text)
+	}
 }
 
 // An interrupted run gives the lock back.
