@@ -56,6 +56,7 @@ type Writer struct {
 
 	mu      sync.Mutex
 	state   state
+	tried   bool              // to write a manifest, which may be there
 	objects map[string]Object // committed
 	scratch map[string]bool   // committed, but no part of the set: deleted before it is committed
 	found   map[string]string // left by an interrupted run, see Reopen: by name, as it is stored
@@ -322,7 +323,7 @@ func (w *Writer) close() ([]Object, error) {
 	if len(w.open) > 0 {
 		return nil, fmt.Errorf("%d objects are still being written, one is %s", len(w.open), slices.Min(slices.Collect(maps.Keys(w.open))))
 	}
-	w.state = committing
+	w.state, w.tried = committing, true
 	return slices.SortedFunc(maps.Values(w.objects), func(a, b Object) int { return cmp.Compare(a.Name, b.Name) }), nil
 }
 
@@ -386,15 +387,32 @@ func sumsOf(text []byte, m *Manifest) ([]byte, error) {
 
 // Abandon removes everything of a set that was not committed. Every object and
 // stage must have ended. Give it a context that outlives an interrupt. It may
-// be called again after an error.
+// be called again after an error. A set that another run has gone on with and
+// committed meanwhile is left alone.
 func (w *Writer) Abandon(ctx context.Context) error {
-	if err := w.giveUp(); err != nil {
+	if err := errors.Join(w.giveUp(), w.checkOwn(ctx)); err != nil {
 		return fmt.Errorf("abandon backup set %s: %w", w.id, err)
 	}
 	if err := erase(ctx, w.st, w.id); err != nil {
 		return fmt.Errorf("abandon backup set %s: %w", w.id, err)
 	}
 	return nil
+}
+
+// checkOwn makes sure that a manifest that is there is this writer's: a run that was
+// stopped for long may not know yet that it lost the store's lock.
+func (w *Writer) checkOwn(ctx context.Context) error {
+	w.mu.Lock()
+	tried := w.tried
+	w.mu.Unlock()
+	if tried {
+		return nil
+	}
+	folder, err := listFolder(ctx, w.st, w.id)
+	if err == nil && folder.has(ManifestName) {
+		err = fault.New(fault.Locked, "nothing was removed: list shows the set", "another run has committed it")
+	}
+	return err
 }
 
 func (w *Writer) giveUp() error {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"dbbackup/internal/fault"
 	"dbbackup/internal/store"
 )
 
@@ -81,6 +82,26 @@ func TestCreateClaimsOnce(t *testing.T) {
 	if slices.Contains(keys(t, st), sampleID+"/"+unfinishedName) {
 		t.Error("the vain claim left its mark")
 	}
+}
+
+// Another run took the lock over, went on with the set and committed it. The first one
+// notices late, and removes nothing.
+func TestAbandonLeavesAnotherRunsSet(t *testing.T) {
+	st, ctx := newStore(t), t.Context()
+	late, err := Create(ctx, st, sampleID)
+	must(t, err)
+	must(t, late.WriteScratch(ctx, RunName, []byte("asked")))
+	other, err := Reopen(ctx, st, sampleID)
+	must(t, err)
+	must(t, other.DiscardRest(ctx))
+	m := sampleManifest()
+	m.Databases, m.Globals.ServerFiles = nil, nil
+	must(t, other.WriteFile(ctx, "globals.sql", nil))
+	must(t, other.Commit(ctx, m))
+	if err := late.Abandon(ctx); !fault.Is(err, fault.Locked) {
+		t.Errorf("abandoned: %v", err)
+	}
+	mustOpen(t, st, sampleID)
 }
 
 func TestMisuseIsAnError(t *testing.T) {
