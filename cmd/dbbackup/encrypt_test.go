@@ -355,11 +355,62 @@ func TestEncryptedIncremental(t *testing.T) {
 		t.Error("nothing was taken from the encrypted set")
 	}
 	wantNothingInPlain(t, filepath.Join(store, listing(t, store)[2].ID), "child", "parent")
+
+	// Somebody who knows the recipient made the newest set. It is not started from,
+	// neither by who knows a signer nor by who signs.
+	changeFamily(t, c, db)
+	dbbackup(t, c.Env(), chunking(store, db, writer[:3]...)...).must(t, exitOK)
+	foreign := listing(t, store)[3].ID
+	for _, hand := range [][]string{with(writer, reader[:2]), with(writer, reader)} {
+		dbbackup(t, c.Env(), chunking(store, db, with(hand, []string{"--incremental"})...)...).must(t, exitOK)
+		var m struct{ References []struct{ Set string } }
+		newest := listing(t, store)
+		inProcess(t, nil, with([]string{"show", newest[len(newest)-1].ID, "--json", "--store", store}, reader)...).must(t, exitOK).decode(t, &m)
+		if len(m.References) == 0 {
+			t.Error("nothing was taken from any set")
+		}
+		for _, r := range m.References {
+			if r.Set == foreign {
+				t.Fatalf("what is in %s was taken, which nobody signed", foreign)
+			}
+		}
+	}
 	inProcess(t, nil, with([]string{"verify", "--store", store}, reader)...).want(t, exitOK)
 	dbbackup(t, c.Env(), restoring(store, db, with(reader, []string{"--target-db", to})...)...).must(t, exitOK)
 	zoo.Compare(t, c, db, c, to)
 
 	t.Run("by hand", func(t *testing.T) { decryptByHand(t, c, store, db, keys) })
+
+	// A plain run starts from the plain set, though there are newer ones.
+	plain := newStore(t)
+	if err := os.CopyFS(plain, os.DirFS(store)); err != nil {
+		t.Fatal(err)
+	}
+	dbbackup(t, c.Env(), chunking(plain, db, "--incremental")...).must(t, exitOK)
+	left := listing(t, plain)
+	if got := chunksOf(t, plain, left[len(left)-1].ID); got.Reused == 0 {
+		t.Error("nothing was taken from the plain set")
+	}
+}
+
+// What a new run cannot read of an interrupted one it leaves alone, unless it has the
+// whole of the same database.
+func TestEncryptedInterruptedRunIsSuperseded(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db, store := family(t, c), newStore(t)
+	writer, _ := hands(t, newKeys(t))
+	r := start(t, c.Env(), chunking(store, db, with(writer, slow)...)...)
+	eventually(t, "some chunks are finished", func() bool { return len(sealedJournals(t, store)) >= 8 })
+	r.kill(t)
+	id := wantUnfinished(t, store)
+	dbbackup(t, c.Env(), "backup", "single", "postgres", "--store", store, "--mode", "chunked").must(t, exitOK)
+	dbbackup(t, c.Env(), "backup", "single", db, "--store", store, "--mode", "chunked", "--table", "parent").must(t, exitOK)
+	if got := listing(t, store); len(got) != 3 || !hasUnfinished(got, id) {
+		t.Fatalf("after runs of something else: got %+v, want the interrupted one to be there", got)
+	}
+	dbbackup(t, c.Env(), "backup", "single", db, "--store", store, "--mode", "chunked").want(t, exitOK, "removed an unfinished set", id)
+	wantSound(t, store, 3)
 }
 
 // decryptByHand restores the latest set with age, openssl, and what restores a
@@ -459,11 +510,20 @@ func TestPruneOfEncryptedSets(t *testing.T) {
 	db, store := secrets(t, c), newStore(t)
 	writer, reader := hands(t, newKeys(t))
 	var ids []string
-	for range 3 {
+	for range 4 {
 		dbbackup(t, c.Env(), with([]string{"backup", "single", db, "--store", store, "--mode", "custom"}, writer)...).must(t, exitOK)
 		all := listing(t, store)
 		ids = append(ids, all[len(all)-1].ID)
 	}
+	_, others := hands(t, newKeys(t))
+	dbbackup(t, nil, with([]string{"prune", "--keep-last", "3", "--store", store}, others[:2])...).want(t, exitOK, "reading a set before older ones go")
+	if all := listing(t, store); len(all) != 3 || all[0].ID != ids[1] {
+		t.Errorf("left: %+v", all)
+	}
+	if err := os.RemoveAll(filepath.Join(store, "verified")); err != nil {
+		t.Fatal(err)
+	}
+	ids = ids[1:]
 	dbbackup(t, nil, "prune", "--keep-last", "2", "--store", store).want(t, exitOK) // without any key
 	if all := listing(t, store); len(all) != 2 || all[0].ID != ids[1] {
 		t.Errorf("left: %+v", all)

@@ -238,7 +238,13 @@ func TestT23SecondRunIsRefused(t *testing.T) {
 	holder := awaitHolder(t, path, first)
 	texts := []string{fmt.Sprintf("pid %d", first.cmd.Process.Pid), "on " + hostname(), "since " + holder.Since.UTC().Format(time.RFC3339), "backup single " + db}
 	dbbackup(t, c.Env(), "backup", "single", "postgres", "--store", path).want(t, exitLocked, texts...)
-	dbbackup(t, nil, "gc", "--store", path).want(t, exitLocked, texts...)
+	keys, elsewhere := newKeys(t), captured(t, c, "postgres")
+	for _, other := range [][]string{
+		{"gc", "--store", path}, {"prune", "--keep-last", "1", "--store", path}, {"copy", "--all", "--from", elsewhere, "--to", path},
+		{"key", "rotate", "--keys", keys, "--recipients-file", filepath.Join(keys, recipientsFile), "--store", path},
+	} {
+		dbbackup(t, nil, other...).want(t, exitLocked, texts...)
+	}
 	for _, set := range listing(t, path) {
 		if set.Status != "unfinished" {
 			t.Errorf("the running set is listed as %s", set.Status)

@@ -357,6 +357,41 @@ func TestPruneKeepsTheBasesOfIncrementalSets(t *testing.T) {
 	wantSound(t, store, 1)
 }
 
+// A damaged set is left for a person to look at, with all that may mend it.
+func TestPruneKeepsTheBasesOfDamagedSets(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db, store := family(t, c), newStore(t)
+	dbbackup(t, c.Env(), chunking(store, db)...).must(t, exitOK)
+	changeFamily(t, c, db)
+	damaged := increment(t, c, store, db)
+	dbbackup(t, c.Env(), chunking(store, db)...).must(t, exitOK) // full
+	if err := os.Remove(filepath.Join(store, damaged, "globals.sql")); err != nil {
+		t.Fatal(err)
+	}
+	ids := idsOf(t, store)
+	inProcess(t, nil, pruning(store, "--keep-last", "1")...).must(t, exitOK)
+	if left := idsOf(t, store); !slices.Equal(left, ids) {
+		t.Errorf("left: %q, want %q", left, ids)
+	}
+}
+
+// A backup that failed prunes nothing.
+func TestFailedBackupPrunesNothing(t *testing.T) {
+	t.Parallel()
+	c := shared.Cluster(t)
+	db := smallDatabase(t, c)
+	store, ids := severalSets(t, c, db, 3)
+	defer lockTable(t, c, db, "branches")()
+	for _, mode := range []string{"custom", "chunked"} {
+		got := dbbackup(t, c.Env(), "backup", "single", db, "--mode", mode, "--lock-timeout", "200ms", "--attempts", "1", "--keep-last", "1", "--store", store)
+		got.want(t, exitFailed)
+		if left := idsOf(t, store); !slices.Equal(left, ids) {
+			t.Errorf("%s: left %q, want %q", mode, left, ids)
+		}
+	}
+}
+
 // A set of a newer release may refer to anything.
 func TestPruneStopsAtANewerSet(t *testing.T) {
 	t.Parallel()
@@ -384,6 +419,9 @@ func TestPruneKeepsTheBasesOfWhatItCannotRemove(t *testing.T) {
 	wantSound(t, store, 3)
 	release()
 	refused.want(t, exitFailed, stuck)
+	if !strings.Contains(refused.stdout, "Removed 0 sets") || strings.Count(refused.stdout, "left    ") != 2 {
+		t.Errorf("printed: %s", refused.stdout)
+	}
 	inProcess(t, nil, pruning(store, "--keep-last", "1")...).must(t, exitOK)
 	wantSound(t, store, 1)
 }

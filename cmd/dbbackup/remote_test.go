@@ -240,6 +240,16 @@ func TestT93WriterThatMayNotDelete(t *testing.T) {
 		}
 	}
 	owner.run(t, nil, "verify").must(t, exitOK)
+
+	// Of sets that bear no mark a refused prune leaves none either.
+	owner.run(t, c, "backup", "single", db, "--mode", "custom").must(t, exitOK)
+	owner.run(t, nil, "verify").must(t, exitOK)
+	before = owner.keys(t)
+	writer.run(t, nil, "prune", "--keep-last", "1").want(t, exitOmissions, "the next prune tries again")
+	after := slices.DeleteFunc(owner.keys(t), func(key string) bool { return strings.HasSuffix(key, "/deletable") })
+	if !slices.Equal(after, before) {
+		t.Errorf("the refused prune left %q, want %q", after, before)
+	}
 }
 
 // T93: what a new set refers to is locked for as long as the new set is.
