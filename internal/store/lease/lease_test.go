@@ -415,6 +415,29 @@ func TestCutOffHolder(t *testing.T) {
 	must(t, releaseOther())
 }
 
+// cutAfterCreate is a store that cannot be listed once the lock was created.
+type cutAfterCreate struct{ cut }
+
+func (c cutAfterCreate) Create(ctx context.Context, name string, data []byte) error {
+	defer c.off.Store(true)
+	return c.folder.Create(ctx, name, data)
+}
+
+// Who has created the lock, and cannot see whether it is the newest, gives it back:
+// nobody waits for heartbeats that never come.
+func TestLockThatCannotBeHeld(t *testing.T) {
+	f := folder{t.TempDir()}
+	_, _, err := Lock(t.Context(), cutAfterCreate{cut{f, new(atomic.Bool)}}, quick, store.Holder{Host: "a"})
+	if !errors.Is(err, errCut) {
+		t.Fatalf("got %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, release, err := Lock(ctx, f, Options{Beat: time.Hour}, store.Holder{Host: "b"})
+	must(t, err)
+	must(t, release())
+}
+
 // wantLost waits until a lock is lost, and checks that the cause says why.
 func wantLost(t *testing.T, held context.Context, texts ...string) {
 	t.Helper()
