@@ -104,6 +104,28 @@ func TestAbandonLeavesAnotherRunsSet(t *testing.T) {
 	mustOpen(t, st, sampleID)
 }
 
+// The answer to the manifest is lost: the run has failed, and takes the set back.
+func TestAbandonTakesItsOwnManifestBack(t *testing.T) {
+	st, ctx := newStore(t), t.Context()
+	f := &failing{Store: st, lost: true}
+	w, err := Create(ctx, f, sampleID)
+	must(t, err)
+	must(t, w.WriteFile(ctx, "globals.sql", nil))
+	m := sampleManifest()
+	m.Databases, m.Globals.ServerFiles = nil, nil
+	f.left.Store(6) // of each of SHA256SUMS and the manifest: created, written, committed
+	if err := w.Commit(ctx, m); !errors.Is(err, errFailing) {
+		t.Fatalf("committed: %v", err)
+	}
+	if !slices.Contains(keys(t, st), sampleID+"/"+ManifestName) {
+		t.Fatal("the manifest is not there: the test proves nothing")
+	}
+	must(t, w.Abandon(ctx))
+	if left := keys(t, st); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
 func TestMisuseIsAnError(t *testing.T) {
 	ctx := t.Context()
 	st := newStore(t)
