@@ -76,7 +76,7 @@ func TestFlakyService(t *testing.T) {
 	proxy.Set(
 		faultproxy.Fault{Kind: faultproxy.FlipUp, Every: 7, Match: object(http.MethodPut)},
 		faultproxy.Fault{Kind: faultproxy.Cut, Every: 5, Match: method(http.MethodGet)},
-		faultproxy.Fault{Kind: faultproxy.Status, Every: 19, Status: http.StatusInternalServerError, Body: faultproxy.S3Error("InternalError")},
+		faultproxy.Fault{Kind: faultproxy.Status, Every: 19, Status: http.StatusInternalServerError},
 		faultproxy.Fault{Kind: faultproxy.Status, Every: 17, Status: http.StatusServiceUnavailable, Body: faultproxy.S3Error("SlowDown")},
 		faultproxy.Fault{Kind: faultproxy.Status, Every: 23, Status: http.StatusTooManyRequests},
 		faultproxy.Fault{Kind: faultproxy.Status, Every: 21, Status: http.StatusBadGateway, Body: "<html>"},
@@ -246,43 +246,57 @@ func TestCutRead(t *testing.T) {
 	const size = 12 << 20
 	must(t, writeNoise(t.Context(), b, "set/object", 1, size, 1<<20, size))
 	gets := object(http.MethodGet)
-	proxy.Set(faultproxy.Fault{Kind: faultproxy.Cut, Match: gets, Times: 18})
+	const cuts = 22 // more than one request is tried: each brings some bytes
+	proxy.Set(faultproxy.Fault{Kind: faultproxy.Cut, Match: gets, Times: cuts})
 	wantNoise(t, b, "set/object", 1, size)
-	if fired := proxy.Fired()[0]; fired != 18 {
-		t.Errorf("cut %d times, want 18", fired)
+	if fired := proxy.Fired()[0]; fired != cuts || fired <= b.options.Attempts {
+		t.Errorf("cut %d times, want %d, and more than %d", fired, cuts, b.options.Attempts)
 	}
 	for _, request := range proxy.Requests() {
 		if !strings.HasPrefix(request, http.MethodGet) {
 			t.Errorf("reading made the request %s", request)
 		}
 	}
-	proxy.Set(faultproxy.Fault{Kind: faultproxy.Cut, Match: gets, Times: 3})
-	r, err := b.OpenRange(t.Context(), "set/object", 1000, 5_000_000)
-	must(t, err)
-	want := noise(1, 5_001_000)
-	_, err = io.CopyN(io.Discard, want, 1000)
-	must(t, err)
-	if got, want := sum(t, r), sum(t, want); got != want {
-		t.Error("a range that was cut is another one")
+	for _, kind := range []faultproxy.Kind{faultproxy.Cut, faultproxy.Short} { // a range says how long it is in two places
+		proxy.Set(faultproxy.Fault{Kind: kind, Match: gets, Times: 3})
+		r, err := b.OpenRange(t.Context(), "set/object", 1000, 5_000_000)
+		must(t, err)
+		want := noise(1, 5_001_000)
+		_, err = io.CopyN(io.Discard, want, 1000)
+		must(t, err)
+		if got, want := sum(t, r), sum(t, want); got != want {
+			t.Errorf("%s: a range that was cut is another one", kind)
+		}
+		must(t, r.Close())
+		if fired := proxy.Fired()[0]; fired != 3 {
+			t.Errorf("%s: %d times, want 3", kind, fired)
+		}
 	}
-	must(t, r.Close())
-	proxy.WantFired(t)
 
-	// Cut without a byte arriving, again and again: the end is bounded.
+	// Cut without a byte arriving, again and again: the end is bounded, whether the
+	// service answers or not.
 	options := partOptions()
 	options.Attempts = 4
 	b = openTest(t, u, options)
-	proxy.Set(faultproxy.Fault{Kind: faultproxy.Status, Match: gets, After: 1, Status: http.StatusInternalServerError},
-		faultproxy.Fault{Kind: faultproxy.Cut, Match: gets})
-	r, err = b.Open(t.Context(), "set/object")
-	must(t, err)
-	n, err := io.Copy(io.Discard, r)
-	wantKind(t, err, fault.Unavailable)
-	if n == 0 || n >= size {
-		t.Errorf("%d bytes were read of an object whose transfer ended half-way", n)
+	cut := faultproxy.Fault{Kind: faultproxy.Cut, Match: gets}
+	for most, faults := range map[int][]faultproxy.Fault{
+		1 + options.Attempts:  {{Kind: faultproxy.Status, Match: gets, After: 1, Status: http.StatusInternalServerError}, cut},
+		25 + options.Attempts: {cut}, // after 24 halves nothing is left to cut
+	} {
+		proxy.Set(faults...)
+		r, err := b.Open(t.Context(), "set/object")
+		must(t, err)
+		n, err := io.Copy(io.Discard, r)
+		wantKind(t, err, fault.Unavailable)
+		if n == 0 || n >= size {
+			t.Errorf("%d bytes were read of an object whose transfer ended half-way", n)
+		}
+		must(t, r.Close())
+		proxy.WantFired(t)
+		if n := len(proxy.Requests()); n > most {
+			t.Errorf("%d requests, want at most %d", n, most)
+		}
 	}
-	must(t, r.Close())
-	proxy.WantFired(t)
 }
 
 // T30, T35: what went on is another object, or none.

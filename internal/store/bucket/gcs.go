@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"sync/atomic"
+	"time"
 
 	"cloud.google.com/go/storage"
 	"github.com/googleapis/gax-go/v2"
@@ -102,12 +104,15 @@ func (s *gcsService) put(ctx context.Context, key string, body *lentReader, opti
 	return w.Close()
 }
 
-// begin starts a resumable upload. The library repeats its chunks itself, by the
-// same rule as everything else is repeated.
+// begin starts a resumable upload. The library repeats its requests itself, by the
+// same rule as everything else is repeated. It has no bound of its own: it begins
+// an upload until the context ends, and sends a chunk for 32 seconds, whatever
+// WithMaxAttempts says.
 func (s *gcsService) begin(ctx context.Context, key, token string) (upload, error) {
 	ctx, cancel := context.WithCancel(ctx)
+	u := &gcsUpload{cancel: cancel, attempts: int64(s.options.Attempts)}
 	repeat := func(err error) bool {
-		if !isTransient(err) {
+		if !isTransient(err) || u.failures.Add(1) >= u.attempts {
 			return false
 		}
 		s.options.Warn(fmt.Sprintf("write %s: a request failed and is repeated: %s", key, concealed(err)))
@@ -115,20 +120,24 @@ func (s *gcsService) begin(ctx context.Context, key, token string) (upload, erro
 	}
 	w := s.object(key, true).Retryer(
 		storage.WithPolicy(storage.RetryAlways),
-		storage.WithMaxAttempts(s.options.Attempts),
 		storage.WithBackoff(gax.Backoff{Initial: min(firstDelay, s.options.MaxDelay), Max: s.options.MaxDelay, Multiplier: 2}),
 		storage.WithErrorFunc(repeat),
 	).NewWriter(ctx)
 	w.ChunkSize = chunkBytes
 	w.ContentType = "application/octet-stream"
+	w.ChunkRetryDeadline = time.Duration(s.options.Attempts) * (s.options.MaxDelay + s.options.Stall)
+	w.ProgressFunc = func(int64) { u.failures.Store(0) }
 	w.Metadata = map[string]string{tokenKey: token}
-	return &gcsUpload{writer: w, cancel: cancel}, nil
+	u.writer = w
+	return u, nil
 }
 
 // gcsUpload is a resumable upload. Its parts come one after the other.
 type gcsUpload struct {
-	writer *storage.Writer
-	cancel context.CancelFunc
+	writer   *storage.Writer
+	cancel   context.CancelFunc
+	failures atomic.Int64 // of requests, since the last that did not fail
+	attempts int64        // the most of them
 }
 
 // finalError is one after which a request cannot be made again.
@@ -136,21 +145,25 @@ type finalError struct{ error }
 
 func (e *finalError) Unwrap() error { return e.error }
 
-func final(err error) error {
+// final says what ended the upload.
+func (u *gcsUpload) final(err error) error {
 	if err == nil {
 		return nil
+	}
+	if n := u.failures.Load(); n >= u.attempts {
+		err = fmt.Errorf("given up after %d attempts: %w", n, err)
 	}
 	return &finalError{err}
 }
 
 func (u *gcsUpload) part(_ context.Context, _ int, body *lentReader) error {
 	_, err := io.Copy(struct{ io.Writer }{u.writer}, body)
-	return final(err)
+	return u.final(err)
 }
 
 func (u *gcsUpload) complete(context.Context, int) error {
 	defer u.cancel()
-	return final(u.writer.Close())
+	return u.final(u.writer.Close())
 }
 
 // abort ends the upload. What the service has of it is no object, costs nothing

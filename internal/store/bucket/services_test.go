@@ -3,9 +3,11 @@ package bucket
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"dbbackup/internal/fault"
@@ -97,11 +99,73 @@ func TestOtherServicesThroughFaults(t *testing.T) {
 			}
 			proxy.WantFired(t)
 
-			proxy.Set(faultproxy.Fault{Kind: faultproxy.Status, Status: http.StatusServiceUnavailable})
-			wantKind(t, writeNoise(ctx, b, "set/never", 1, 10, 10, 0), fault.Unavailable)
-			if n := len(proxy.Requests()); n > b.options.Attempts+1 {
-				t.Errorf("%d requests to a dead service", n)
+			// A service that only fails, from the beginning and in the middle of an upload.
+			options := tt.options
+			options.Attempts = 5
+			b = openTest(t, u, options)
+			for _, size := range []int64{10, large} {
+				for _, after := range []int{0, 2} {
+					dead := faultproxy.Fault{Kind: faultproxy.Status, Status: http.StatusServiceUnavailable, After: after}
+					if size < large && after > 0 {
+						continue
+					}
+					proxy.Set(dead)
+					err := writeNoise(ctx, b, "set/never", 1, size, 1<<20, size)
+					wantKind(t, err, fault.Unavailable)
+					if !strings.Contains(fmt.Sprint(err), "given up after 5 attempts") {
+						t.Errorf("the error is %v", err)
+					}
+					proxy.WantFired(t)
+					if n, most := len(proxy.Requests()), after+(b.options.Attempts+1)*(b.options.Streams+1); n > most {
+						t.Errorf("%d requests to a service that is dead after %d, for %d bytes; want at most %d", n, after, size, most)
+					}
+				}
 			}
+			proxy.Set()
+			if _, err := b.Open(ctx, "set/never"); !errors.Is(err, store.ErrNotExist) {
+				t.Errorf("what could not be written is there: %v", err)
+			}
+
+			// What went on is another object, or none: as in TestChangedWhileRead. The
+			// server that stands for Google's does not look at the condition, so here it
+			// must have been asked for.
+			for _, kind := range []string{"replaced", "vanished"} {
+				key := "set/" + kind
+				must(t, writeNoise(ctx, b, key, 1, 4<<20, 1<<20, 0))
+				var gets, pinned atomic.Int32
+				proxy.Set(faultproxy.Fault{Kind: faultproxy.Cut, Times: 1, Match: func(r *http.Request) bool {
+					if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, kind) {
+						return false
+					}
+					gets.Add(1)
+					if q := r.URL.Query(); r.Header.Get("If-Match") != "" || q.Has("ifGenerationMatch") || q.Has("generation") {
+						pinned.Add(1)
+					}
+					return true
+				}})
+				r, err := b.Open(ctx, key)
+				must(t, err)
+				_, err = io.ReadFull(r, make([]byte, 1000))
+				must(t, err)
+				must(t, b.Delete(ctx, key))
+				if kind == "replaced" {
+					must(t, writeNoise(ctx, b, key, 2, 4<<20, 1<<20, 0))
+				}
+				_, err = io.Copy(io.Discard, r)
+				if (kind == "vanished" || tt.name != "google") && (!fault.Is(err, fault.Integrity) && !errors.Is(err, store.ErrNotExist) || !strings.Contains(err.Error(), key)) {
+					t.Errorf("reading what was %s: %v", kind, err)
+				}
+				must(t, r.Close())
+				proxy.WantFired(t)
+				if n := gets.Load(); n < 2 || pinned.Load() != n-1 {
+					t.Errorf("%d of %d requests asked for what was read before, want all but the first", pinned.Load(), n)
+				}
+			}
+
+			// A deletion whose answer was lost is one.
+			proxy.Set(faultproxy.Fault{Kind: faultproxy.LostAnswer, Times: 1, Match: method(http.MethodDelete)})
+			must(t, b.Delete(ctx, "set/replaced"))
+			proxy.WantFired(t)
 		})
 	}
 }
