@@ -33,16 +33,18 @@ type Want struct {
 // lack something, and says so, and so it does of one that lies in the future. An
 // id that is given is returned even if its set is damaged: Open says why. Where
 // nothing is wanted in particular, and all that is there is damaged, the error is of
-// kind fault.Integrity.
+// kind fault.Integrity. Of a store only the folder of a set that is named by its
+// whole id is listed: what else is in it, and whether that can be read, is of no
+// concern to its restore.
 func Resolve(ctx context.Context, st store.Store, ref string, want Want, options ...Option) (id string, notes []string, err error) {
-	entries, err := List(ctx, st, options...)
-	if err != nil {
-		return "", nil, err
-	}
 	if ref == Latest {
+		entries, err := List(ctx, st, options...)
+		if err != nil {
+			return "", nil, err
+		}
 		return latest(entries, want, time.Now())
 	}
-	entry, err := find(st, entries, ref)
+	entry, err := find(ctx, st, ref, options)
 	if err != nil {
 		return "", nil, err
 	}
@@ -139,7 +141,7 @@ func latest(entries []Entry, want Want, now time.Time) (string, []string, error)
 const maxTold = 3
 
 // find returns the entry that ref names by path, id or beginning of an id.
-func find(st store.Store, entries []Entry, ref string) (Entry, error) {
+func find(ctx context.Context, st store.Store, ref string, options []Option) (Entry, error) {
 	if strings.ContainsRune(ref, filepath.Separator) {
 		id, err := idOfPath(st, ref)
 		if err != nil {
@@ -147,16 +149,39 @@ func find(st store.Store, entries []Entry, ref string) (Entry, error) {
 		}
 		ref = id
 	}
+	if entry, ok, err := named(ctx, st, ref, options); ok || err != nil {
+		return entry, err
+	}
+	entries, err := List(ctx, st, options...)
+	if err != nil {
+		return Entry{}, err
+	}
 	var matches []Entry
 	for _, e := range entries {
-		if e.ID == ref {
-			return e, nil
-		}
 		if strings.HasPrefix(e.ID, ref) && e.Status != StatusUnfinished {
 			matches = append(matches, e)
 		}
 	}
 	return single(ref, matches)
+}
+
+// named looks at the one folder whose whole name is ref, if it is a set's.
+func named(ctx context.Context, st store.Store, ref string, options []Option) (Entry, bool, error) {
+	if CheckID(ref) != nil {
+		return Entry{}, false, nil
+	}
+	folder, err := listFolder(ctx, st, ref)
+	if err != nil {
+		return Entry{}, false, fmt.Errorf("look for backup set %s: %w", ref, err)
+	}
+	if len(folder.bytes) == 0 || !folder.isSet() {
+		return Entry{}, false, nil
+	}
+	survey := newSurvey(st, options)
+	if err := survey.examine(ctx, folder); err != nil {
+		return Entry{}, false, fmt.Errorf("look at backup set %s: %w", ref, err)
+	}
+	return survey.Entries[0], true, nil
 }
 
 func single(ref string, matches []Entry) (Entry, error) {
