@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"dbbackup/internal/pgtest"
@@ -49,28 +50,49 @@ func TestT44GoldenSetOfVersion1StillRestores(t *testing.T) {
 	}
 }
 
-// The second of the two sets of format version 2 refers to the first.
-func TestT44GoldenSetsOfVersion2StillRestore(t *testing.T) {
+// The second of the two sets of format versions 2 and 3 refers to the first.
+func TestT44GoldenSetsOfVersions2And3StillRestore(t *testing.T) {
 	t.Parallel()
-	store := newStore(t)
-	if err := os.CopyFS(store, os.DirFS(filepath.Join("..", "..", "internal", "backupset", "testdata", "golden-v2"))); err != nil {
-		t.Fatal(err)
+	testdata := filepath.Join("..", "..", "internal", "backupset", "testdata")
+	keys := t.TempDir()
+	for _, name := range []string{identityFile, trustedFile} {
+		writeFile(t, filepath.Join(keys, name), readFile(t, filepath.Join(testdata, "golden-v3-keys", name)), 0o600)
 	}
 	target := shared.Start(t)
 	target.Exec(t, "postgres", "CREATE ROLE keeper")
-	for set, notes := range map[string]string{"golden-20261125T084542Z": "50", "golden-20261125T084545Z": "51"} {
-		dbbackup(t, nil, "verify", set, "--store", store, "--pg-bin", target.BinDir).want(t, exitOK)
-		db := "golden_" + notes
-		dbbackup(t, target.Env(), "restore", "single", "golden", "--set", set, "--target-db", db, "--store", store, "--pg-bin", target.BinDir).must(t, exitOK)
-		for _, tt := range []struct{ what, sql, want string }{
-			{"notes", "SELECT count(*)::text FROM notes", notes},
-			{"files", "SELECT count(*)::text FROM files WHERE body = decode(md5(id::text), 'hex')", "20"},
-			{"odd name", `SELECT a FROM "odd ""name""\é"`, "tab\there"},
-			{"sequence", "SELECT last_value::text FROM counter", "9007199254740993"},
-			{"large object", "SELECT convert_from(lo_get(40000), 'UTF8')", "large object"},
-		} {
+	type content struct{ what, sql, want string }
+	v2 := []content{
+		{"files", "SELECT count(*)::text FROM files WHERE body = decode(md5(id::text), 'hex')", "20"},
+		{"odd name", `SELECT a FROM "odd ""name""\é"`, "tab\there"},
+		{"sequence", "SELECT last_value::text FROM counter", "9007199254740993"},
+		{"large object", "SELECT convert_from(lo_get(40000), 'UTF8')", "large object"},
+	}
+	v3 := []content{
+		{"log", "SELECT count(*) || ' ' || sum(id) FROM log", "300 45150"},
+		{"sequence", "SELECT last_value::text FROM far", "9007199254740993"},
+		{"large object", "SELECT convert_from(lo_get(424242), 'SQL_ASCII')", "golden bytes"},
+	}
+	for _, golden := range []struct {
+		folder, set, notes string
+		holds              []content
+		args               []string
+	}{
+		{"golden-v2", "golden-20261125T084542Z", "50", v2, nil},
+		{"golden-v2", "golden-20261125T084545Z", "51", v2, nil},
+		{"golden-v3", "golden-20261128T201555Z", "50", v3, []string{"--keys", keys}},
+		{"golden-v3", "golden-20261128T201558Z", "51", v3, []string{"--keys", keys}},
+	} {
+		store := newStore(t)
+		if err := os.CopyFS(store, os.DirFS(filepath.Join(testdata, golden.folder))); err != nil {
+			t.Fatal(err)
+		}
+		args := append([]string{"--store", store, "--pg-bin", target.BinDir}, golden.args...)
+		dbbackup(t, nil, append([]string{"verify", golden.set}, args...)...).want(t, exitOK)
+		db := strings.ReplaceAll(golden.folder, "-", "_") + "_" + golden.notes
+		dbbackup(t, target.Env(), append([]string{"restore", "single", "golden", "--set", golden.set, "--target-db", db}, args...)...).must(t, exitOK)
+		for _, tt := range append([]content{{"notes", "SELECT count(*)::text FROM notes", golden.notes}}, golden.holds...) {
 			if got := target.QueryString(t, db, tt.sql); got != tt.want {
-				t.Errorf("%s of %s: got %q, want %q", tt.what, set, got, tt.want)
+				t.Errorf("%s of %s: got %q, want %q", tt.what, golden.set, got, tt.want)
 			}
 		}
 	}
