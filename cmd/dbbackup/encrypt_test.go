@@ -257,7 +257,21 @@ func TestTamperedEncryptedSets(t *testing.T) {
 				inProcess(t, nil, with([]string{"show", newest, "--store", store}, reader[2:])...).want(t, exitIntegrity)
 			}
 			to := c.FreeName(t)
-			dbbackup(t, c.Env(), restoring(store, db, with(reader, []string{"--target-db", to, "--set", newest})...)...).want(t, exitIntegrity)
+			restore := dbbackup(t, c.Env(), restoring(store, db, with(reader, []string{"--target-db", to, "--set", newest})...)...)
+			restore.want(t, exitIntegrity, newest, "hint: ")
+			if strings.HasPrefix(name, "T37") {
+				restore.want(t, exitIntegrity, "databases/"+db+".dump")
+			}
+			for _, left := range databasesOf(t, c) {
+				if strings.Contains(left, to) {
+					t.Errorf("the database %s is left", left)
+				}
+			}
+			for _, set := range listing(t, store) {
+				if set.ID == newest && strings.HasPrefix(name, "T37") && set.Status == "complete" {
+					t.Errorf("list shows %s as %s", set.ID, set.Status)
+				}
+			}
 		})
 	}
 }

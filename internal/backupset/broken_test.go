@@ -158,6 +158,34 @@ func TestExtraFileIsAWarning(t *testing.T) {
 	}
 }
 
+// T37: the reader of an object says that it is not whole also when nobody looked at
+// sizes before, and never gives out more than the object has.
+func TestReadersNoticeWhatIsNotWhole(t *testing.T) {
+	const name = "globals.sql"
+	for how, change := range map[string]func(whole []byte) []byte{
+		"cut":     func(whole []byte) []byte { return whole[:len(whole)-1] },
+		"empty":   func([]byte) []byte { return nil },
+		"longer":  func(whole []byte) []byte { return append(bytes.Clone(whole), 'x') },
+		"another": func(whole []byte) []byte { return bytes.ToLower(whole) },
+	} {
+		st, folder := golden(t)
+		path := filepath.Join(folder, name)
+		whole, err := os.ReadFile(path)
+		must(t, err)
+		must(t, os.WriteFile(path, change(whole), 0o600))
+		set, err := Open(t.Context(), st, sampleID)
+		must(t, err)
+		r, err := set.OpenObject(t.Context(), name)
+		must(t, err)
+		got, err := io.ReadAll(r)
+		wantIntegrity(t, err, name)
+		if len(got) > len(whole) {
+			t.Errorf("%s: %d bytes were read of %d", how, len(got), len(whole))
+		}
+		must(t, r.Close())
+	}
+}
+
 // T42: a manifest, with its sums, from another set.
 func TestManifestOfAnotherSet(t *testing.T) {
 	st, folder := golden(t)

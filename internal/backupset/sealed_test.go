@@ -365,6 +365,11 @@ func TestTamperedFiles(t *testing.T) {
 					break // who trusts nobody cannot tell
 				}
 			}
+			// Whoever is trusted: the set says that it has them.
+			if missing := map[string]string{"signature removed": signatureName, "mac removed": macName}[name]; missing != "" {
+				_, err := Open(t.Context(), st, sampleID, h.opens(t))
+				wantIntegrity(t, err, missing)
+			}
 		})
 	}
 }

@@ -213,6 +213,17 @@ func TestLostAnswers(t *testing.T) {
 		proxy.WantFired(t)
 		wantNoise(t, b, "set/"+name, 1, size)
 
+		// Services say of the repeated request that the key is taken, or that there is
+		// no such upload: what it asks for was done by the first one.
+		for status, code := range map[int]string{http.StatusPreconditionFailed: "PreconditionFailed", http.StatusNotFound: "NoSuchUpload"} {
+			key := fmt.Sprintf("set/%s-%d", name, status)
+			proxy.Set(lost, faultproxy.Fault{Kind: faultproxy.Status, Match: commits, Times: 1, Status: status, Body: faultproxy.S3Error(code)},
+				faultproxy.Fault{Kind: faultproxy.Reset, Match: method(http.MethodHead), Times: 1})
+			must(t, writeNoise(t.Context(), b, key, 1, size, 1<<20, size))
+			proxy.WantFired(t)
+			wantNoise(t, b, key, 1, size)
+		}
+
 		proxy.Set(lost) // now the key is another object's
 		err := writeNoise(t.Context(), b, "set/"+name, 2, size, 1<<20, size)
 		if !errors.Is(err, store.ErrExist) {
