@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -168,7 +169,14 @@ func TestExpiredCredential(t *testing.T) {
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file)
 	renew(server.Key, server.Secret)
-	b := openTest(t, u, partOptions())
+	options := partOptions()
+	var renewed atomic.Int32
+	options.Warn = func(message string) {
+		if strings.Contains(message, "was renewed") {
+			renewed.Add(1)
+		}
+	}
+	b := openTest(t, u, options)
 	expired := faultproxy.Fault{Kind: faultproxy.Status, After: 3, Status: http.StatusBadRequest, Body: faultproxy.S3Error("ExpiredToken"),
 		Match: func(r *http.Request) bool {
 			return strings.Contains(r.Header.Get("Authorization"), "Credential="+server.Key+"/")
@@ -181,6 +189,9 @@ func TestExpiredCredential(t *testing.T) {
 	if n := len(proxy.Requests()); n > 12 {
 		t.Errorf("%d requests with a credential that expired", n)
 	}
+	if n := renewed.Load(); n > 0 {
+		t.Errorf("it said %d times that the same credential was another one", n)
+	}
 	if hints := strings.Join(fault.Hints(err), " "); !strings.Contains(hints, "renew the credential") {
 		t.Errorf("the hint is %q", hints)
 	}
@@ -191,6 +202,9 @@ func TestExpiredCredential(t *testing.T) {
 	must(t, write("set/renewed"))
 	wantNoise(t, b, "set/renewed", 1, 23<<20)
 	proxy.WantFired(t)
+	if renewed.Load() == 0 {
+		t.Error("nobody was told that the credential is another one")
+	}
 	for _, key := range keys(t, b) {
 		if key != "set/renewed" {
 			t.Errorf("%s is there", key)
