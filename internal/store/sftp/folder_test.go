@@ -138,6 +138,40 @@ func TestCheckWritable(t *testing.T) {
 	wantTree(t, d.path)
 }
 
+// An object's content is on the server's disk before it has its name, and the folders
+// that lead to the name are after it.
+func TestServerSyncsBeforeAndAfterTheName(t *testing.T) {
+	const tool = "/usr/lib/openssh/sftp-server"
+	if _, err := exec.LookPath("strace"); err != nil {
+		t.Skip("strace is not installed")
+	}
+	if _, err := os.Stat(tool); err != nil {
+		t.Skipf("sftp-server: %v", err)
+	}
+	script, folder := filepath.Join(t.TempDir(), "server"), filepath.Join(t.TempDir(), "store")
+	log := filepath.Join(filepath.Dir(script), "log")
+	must(t, os.WriteFile(script, []byte("#!/bin/sh\nexec strace -y -o \"${0%/*}/log\" -e trace=fsync,link,linkat \"$@\"\n"), 0o700))
+	server := storeserver.StartSSHD(t, script+" "+tool)
+	must(t, os.Mkdir(folder, 0o700))
+	u := server.URL(folder)
+	u.RawQuery = "timeout=10s&connections=1"
+	p, err := Open(t.Context(), u, options(server))
+	must(t, err)
+	must(t, write(t, p, "set/sub/object", "content"))
+	must(t, p.Close())
+	text, err := os.ReadFile(log) // what was answered is in it
+	must(t, err)
+	content, after, named := strings.Cut(string(text), "link")
+	if !named || !strings.Contains(content, "/set/sub/.object.partial-") {
+		t.Errorf("the content was not synced before it had its name:\n%s", text)
+	}
+	for _, synced := range []string{"", "/set", "/set/sub"} {
+		if !strings.Contains(after, "<"+folder+synced+">) = 0") {
+			t.Errorf("folder %s%s was not synced after the name was there:\n%s", folder, synced, text)
+		}
+	}
+}
+
 // T29: each answer of the server is lost once, after what it answers was done; by
 // default every third.
 func TestEveryAnswerIsLostOnce(t *testing.T) {
