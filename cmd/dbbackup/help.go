@@ -188,23 +188,6 @@ func (p *printer) entry(term, meaning string) {
 	}
 }
 
-// wrapped prints a paragraph; its first line begins with first, the others
-// with as many spaces.
-func (p *printer) wrapped(first, text string) {
-	width := len([]rune(first))
-	for i, line := range console.Wrap(text, helpWidth-width) {
-		if i > 0 {
-			first = strings.Repeat(" ", width)
-		}
-		p.line("%s", strings.TrimRight(first+line, " "))
-	}
-}
-
-// labelled prints a text in lines beside a label.
-func (p *printer) labelled(label, format string, args ...any) {
-	p.wrapped(fmt.Sprintf("%-10s ", label), fmt.Sprintf(format, args...))
-}
-
 func upperFirst(s string) string {
 	if s == "" {
 		return s
