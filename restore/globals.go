@@ -20,14 +20,13 @@ func (p *preparation) planGlobals(ctx context.Context) error {
 	if p.o.Kind != backupset.Cluster || g == nil {
 		return nil
 	}
-	in, err := p.o.Set.OpenObject(ctx, g.Object)
+	var statements []sqltext.GlobalStatement
+	err := p.o.Set.Reread(func() (err error) {
+		statements, err = p.readGlobals(ctx, g.Object)
+		return err
+	})
 	if err != nil {
 		return err
-	}
-	defer in.Close() //nolint:errcheck // only read
-	statements, err := sqltext.ParseGlobals(in)
-	if err != nil {
-		return fmt.Errorf("object %s: %w", g.Object, err)
 	}
 	for _, s := range statements {
 		if !p.wanted(s) {
@@ -38,6 +37,19 @@ func (p *preparation) planGlobals(ctx context.Context) error {
 	}
 	p.addGlobals(g)
 	return nil
+}
+
+func (p *preparation) readGlobals(ctx context.Context, object string) ([]sqltext.GlobalStatement, error) {
+	in, err := p.o.Set.OpenObject(ctx, object)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close() //nolint:errcheck // only read
+	statements, err := sqltext.ParseGlobals(in)
+	if err != nil {
+		return nil, fmt.Errorf("object %s: %w", object, err)
+	}
+	return statements, nil
 }
 
 // addGlobals counts what planGlobals will create as there.

@@ -157,7 +157,7 @@ func withHint(hint string, err error) error {
 // are damaged. Whom they let in is not known then: but for the databases that
 // everybody needs, only the owner gets in.
 func (p *preparation) salvageProperties(ctx context.Context, s *Step) error {
-	err := p.readProperties(ctx, s)
+	err := p.o.Set.Reread(func() error { return p.readProperties(ctx, s) })
 	if !fault.Is(err, fault.Integrity) || ctx.Err() != nil {
 		return err
 	}

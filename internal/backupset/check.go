@@ -216,6 +216,14 @@ func (s *Set) checkStored(ctx context.Context, objects []Object, references []Re
 }
 
 func (s *Set) checkObject(ctx context.Context, id string, o Object, progress func(int64)) error {
+	return s.Reread(func() error {
+		told := progress
+		progress = nil // a second time counts for nothing
+		return s.checkObjectOnce(ctx, id, o, told)
+	})
+}
+
+func (s *Set) checkObjectOnce(ctx context.Context, id string, o Object, progress func(int64)) error {
 	in, err := s.open(ctx, id, o)
 	if err != nil {
 		return err

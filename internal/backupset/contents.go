@@ -166,22 +166,28 @@ func (s *Set) Contents(ctx context.Context, d *Database) (*Contents, error) {
 	if !ok || object.Bytes > maxContentsBytes {
 		return nil, damaged(nil, "object %s of backup set %s is missing or too large", name, s.ID())
 	}
-	in, err := s.OpenObject(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	defer in.Close()
 	var c Contents
-	if err := json.NewDecoder(untilDone(ctx, in)).Decode(&c); err != nil {
-		return nil, damaged(err, "object %s of backup set %s", name, s.ID())
-	}
-	if _, err := io.Copy(io.Discard, in); err != nil { // the digest
+	if err := s.Reread(func() error { return s.readContents(ctx, name, &c) }); err != nil {
 		return nil, err
 	}
 	if err := c.validate(s.manifest, d); err != nil {
 		return nil, damaged(err, "object %s of backup set %s is not valid", name, s.ID())
 	}
 	return &c, nil
+}
+
+func (s *Set) readContents(ctx context.Context, name string, c *Contents) error {
+	in, err := s.OpenObject(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	*c = Contents{}
+	if err := json.NewDecoder(untilDone(ctx, in)).Decode(c); err != nil {
+		return damaged(err, "object %s of backup set %s", name, s.ID())
+	}
+	_, err = io.Copy(io.Discard, in) // the digest
+	return err
 }
 
 // validate checks every rule that FORMAT.md has for contents.json.

@@ -255,7 +255,7 @@ func (s *setCopy) fill(ctx context.Context, task report.Task) error {
 				return err
 			}
 		}
-		if err := s.object(ctx, o, task); err != nil {
+		if err := s.set.Reread(func() error { return s.object(ctx, o, task) }); err != nil {
 			return fmt.Errorf("object %s: %w", o.Name, err)
 		}
 		return nil

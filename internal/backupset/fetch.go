@@ -53,7 +53,7 @@ func (s *Set) Fetch(ctx context.Context, name string) (path string, done func() 
 
 func (s *Set) fetch(ctx context.Context, name, path string) error {
 	if _, ok := s.Object(name); ok {
-		return s.fetchObject(ctx, name, path)
+		return s.Reread(func() error { return s.fetchObject(ctx, name, path) })
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(fetches)
@@ -66,7 +66,7 @@ func (s *Set) fetch(ctx context.Context, name, path string) error {
 		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 			return err
 		}
-		group.Go(func() error { return s.fetchObject(ctx, o.Name, to) })
+		group.Go(func() error { return s.Reread(func() error { return s.fetchObject(ctx, o.Name, to) }) })
 	}
 	return group.Wait()
 }
@@ -77,7 +77,7 @@ func (s *Set) fetchObject(ctx context.Context, name, path string) (err error) {
 		return err
 	}
 	defer in.Close() //nolint:errcheck // only read
-	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}

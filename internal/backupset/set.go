@@ -33,10 +33,18 @@ type Set struct {
 // SHA256SUMS that is not what was written fault.Integrity naming the file, and
 // a newer format fault.Precondition naming the version that reads it. With keys
 // (WithKeys) a set that they do not open is fault.WrongKey.
-func Open(ctx context.Context, st store.Store, id string, options ...Option) (*Set, error) {
+func Open(ctx context.Context, st store.Store, id string, options ...Option) (set *Set, err error) {
 	if err := CheckID(id); err != nil {
 		return nil, fault.New(fault.Usage, "", "open backup set: %w", err)
 	}
+	err = reread(st, func() (err error) {
+		set, err = openOnce(ctx, st, id, options)
+		return err
+	})
+	return set, err
+}
+
+func openOnce(ctx context.Context, st store.Store, id string, options []Option) (*Set, error) {
 	m, digest, err := readManifest(ctx, st, id)
 	if errors.Is(err, store.ErrNotExist) {
 		err = explainMissing(ctx, st, id, err)

@@ -102,13 +102,13 @@ func (v *verification) archive(ctx context.Context, d backupset.Database) error 
 		if damaged {
 			return nil // gzip and SQL have no place to name beyond the damage
 		}
-		return v.found(d, v.plain(ctx, d))
+		return v.found(d, v.set.Reread(func() error { return v.plain(ctx, d) }))
 	}
 	if !v.set.Local() && d.Mode == backupset.Custom {
 		if damaged {
 			return nil // reading it again would only find it cut
 		}
-		return v.found(d, v.streamToNowhere(ctx, d))
+		return v.found(d, v.set.Reread(func() error { return v.streamToNowhere(ctx, d) }))
 	}
 	path, done, err := v.set.Fetch(ctx, d.Dump)
 	if err != nil {

@@ -62,7 +62,9 @@ func (p *replay) loadLargeObjects(ctx context.Context) error {
 			}
 			defer conn.Close(ctx) //nolint:errcheck // every statement was acknowledged
 			l := &loader{p, conn}
-			return p.refused("BLOBS", l.transact(ctx, noted(step), func() error { return l.fillBlobs(ctx, c) }))
+			return p.refused("BLOBS", p.load.Set.Reread(func() error {
+				return l.transact(ctx, noted(step), func() error { return l.fillBlobs(ctx, c) })
+			}))
 		})
 	}
 	return group.Wait()

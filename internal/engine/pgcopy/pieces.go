@@ -107,7 +107,7 @@ func Check(ctx context.Context, set *backupset.Set, c *backupset.Contents, moved
 			return
 		}
 		group.Go(func() error {
-			err := checkPiece(ctx, set, p, format, rows, want, moved)
+			err := set.Reread(func() error { return checkPiece(ctx, set, p, format, rows, want, moved) })
 			if err == nil || ctx.Err() != nil {
 				return ctx.Err()
 			}

@@ -240,7 +240,9 @@ func (p *replay) loader(ctx context.Context, queue *loadQueue) error {
 		if !ok {
 			return nil
 		}
-		err := l.transact(ctx, noted(j.step), func() error { return l.loadChunk(ctx, j.table, j.chunk) })
+		err := p.load.Set.Reread(func() error {
+			return l.transact(ctx, noted(j.step), func() error { return l.loadChunk(ctx, j.table, j.chunk) })
+		})
 		done()
 		if err := p.refused("TABLE DATA "+printable(j.table), err); err != nil {
 			return fmt.Errorf("table %s: %w", printable(j.table), err)
