@@ -73,12 +73,12 @@ func (r *run) captureAndDescribe(ctx context.Context, p plan, task report.Task) 
 	task.Progress(captured.StoredBytes + captured.referredBytes)
 	d := r.describe(p, captured)
 	r.refer(captured.references)
-	r.declareLost(p.database.Name, captured.lost)
 	d.Started, d.Finished, d.Attempts = began.UTC(), r.o.Now().UTC(), attempts
 	d.Resources = databaseResources(captured.Captured, d.Finished.Sub(d.Started))
 	if err := r.writeProperties(ctx, p, d); err != nil {
 		return nil, errors.Join(err, r.set.Drop(context.WithoutCancel(ctx), d.Dump, d.Properties, d.Create))
 	}
+	r.declareLost(p.database.Name, captured.lost)
 	return d, nil
 }
 

@@ -1,6 +1,7 @@
 package pgcopy
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -116,6 +117,12 @@ func (w *worker) salvage(ctx context.Context, t *table, e extent, open bool, dam
 		w.c.addChunk(t, region{extent: extent{half, e.end}, open: open})
 		return nil
 	}
+	return w.salvagePage(ctx, t, e, damage)
+}
+
+// salvagePage notes down what is lost when all else is kept: until then the session
+// may be lost, too, and the page is looked at again.
+func (w *worker) salvagePage(ctx context.Context, t *table, e extent, damage error) error {
 	var ids [][]string
 	err := w.stream.Released(ctx, func() (err error) {
 		ids, err = w.stream.Rows(ctx, "list the rows of a damaged block", "SELECT ctid"+w.from(t, e, false, "")+" ORDER BY ctid")
@@ -125,62 +132,66 @@ func (w *worker) salvage(ctx context.Context, t *table, e extent, open bool, dam
 		if !w.canBeCut(t, err) {
 			return err
 		}
-		w.c.lose(t, err, func(l *Lost) { l.Blocks = append(l.Blocks, e.first) })
-		w.c.take(t, w.c.nothingOf(e)) // and not kept for a further attempt: that is to look again
+		w.c.takeNothing(t, e, Lost{Table: t.Table, Blocks: []uint32{e.first}, Reason: err.Error()})
 		return nil
 	}
-	var lost []string
+	lost := Lost{Table: t.Table}
+	var without []string
 	for _, id := range ids {
 		err := w.tryReading(ctx, w.rowSQL(t, id[0], t.Columns, t.format()))
 		switch {
 		case err == nil || pg.IsTooLarge(err) && !w.stream.Lost():
 		case w.canBeCut(t, err):
-			w.c.lose(t, err, func(l *Lost) { l.Rows = append(l.Rows, id[0]) })
-			lost = append(lost, pgname.Literal(id[0])+"::tid")
+			lost.Rows = append(lost.Rows, id[0])
+			lost.Reason = cmp.Or(lost.Reason, err.Error())
+			without = append(without, pgname.Literal(id[0])+"::tid")
 		default:
 			return err
 		}
 	}
-	switch len(lost) {
+	switch len(lost.Rows) {
 	case 0: // whatever it was, it cannot be left out
 		return fmt.Errorf("table %s, block %d: %w", t.Printable(), e.first, damage)
 	case len(ids):
-		w.c.take(t, w.c.nothingOf(e))
+		w.c.takeNothing(t, e, lost)
 		return nil
 	}
 	var chunk backupset.Chunk
 	var objects []backupset.Object
 	err = w.stream.Released(ctx, func() (err error) {
-		chunk, objects, err = w.readNarrow(ctx, t, e, false, "ctid <> ALL (ARRAY["+strings.Join(lost, ", ")+"])")
+		chunk, objects, err = w.readNarrow(ctx, t, e, false, "ctid <> ALL (ARRAY["+strings.Join(without, ", ")+"])")
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("table %s, block %d: %w", t.Printable(), e.first, err)
 	}
-	return w.c.keep(ctx, []result{{t, chunk}}, objects)
+	if err := w.c.keep(ctx, []result{{t, chunk}}, objects); err != nil {
+		return err
+	}
+	w.c.lose(lost)
+	return nil
 }
 
-// nothingOf is the chunk of an extent without a row.
-func (c *capture) nothingOf(e extent) backupset.Chunk {
+// takeNothing adds the chunk of an extent of which no row can be read. It is not kept
+// for a further attempt, which is to look again.
+func (c *capture) takeNothing(t *table, e extent, lost Lost) {
 	chunk := emptyChunk(c.req.Codec.String())
 	chunk.FirstPage, chunk.EndPage = e.first, e.end
-	return chunk
+	c.take(t, chunk)
+	c.lose(lost)
 }
 
 // lose notes down what cannot be read of a table, and says so.
-func (c *capture) lose(t *table, why error, add func(*Lost)) {
-	one := Lost{Table: t.Table}
-	add(&one)
+func (c *capture) lose(l Lost) {
 	c.report.Warn("the server cannot read a part of a table: it is left out", report.F("database", c.req.Database),
-		report.F("table", t.Printable()), report.F("what", one.String()), report.F("because", why))
+		report.F("table", l.Table.Printable()), report.F("what", l.String()), report.F("because", l.Reason))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i := range c.captured.Lost {
-		if c.captured.Lost[i].Table == t.Table {
-			add(&c.captured.Lost[i])
+		if all := &c.captured.Lost[i]; all.Table == l.Table {
+			all.Blocks, all.Rows = append(all.Blocks, l.Blocks...), append(all.Rows, l.Rows...)
 			return
 		}
 	}
-	one.Reason = why.Error()
-	c.captured.Lost = append(c.captured.Lost, one)
+	c.captured.Lost = append(c.captured.Lost, l)
 }
