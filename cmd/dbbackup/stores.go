@@ -176,8 +176,9 @@ func (s *settings) eachOf(ctx context.Context, refs []string, do func(place stor
 
 // found is a set, and the store that it was found in.
 type found struct {
-	place store.Place
-	set   *backupset.Set
+	place   store.Place
+	set     *backupset.Set
+	damaged []backupset.Entry // newer sets that latest passed over for their damage, oldest first
 }
 
 func (f found) Close() error { return f.place.Close() }
@@ -187,7 +188,8 @@ func (f found) Close() error { return f.place.Close() }
 // of them. The caller closes what is found.
 func (a *application) findSet(ctx context.Context, s *settings, ref string, want backupset.Want) (found, error) {
 	var f found
-	var notes, best []string
+	var id string
+	var notes, best []backupset.Note // of where nothing was found, and of what was
 	var errs []error
 	keys, err := s.readKeys(ctx)
 	if err != nil {
@@ -195,7 +197,7 @@ func (a *application) findSet(ctx context.Context, s *settings, ref string, want
 	}
 	refs := s.storeRefs()
 	for _, name := range refs {
-		place, id, more, err := s.resolveIn(ctx, name, ref, want, keys)
+		place, there, more, err := s.resolveIn(ctx, name, ref, want, keys)
 		if err != nil {
 			if len(refs) > 1 {
 				err = fmt.Errorf("store %s: %w", name, err)
@@ -203,14 +205,14 @@ func (a *application) findSet(ctx context.Context, s *settings, ref string, want
 			errs, notes = append(errs, err), append(notes, more...)
 			continue
 		}
-		if f.place != nil && !(ref == backupset.Latest && backupset.Older(best[0], id)) {
+		if f.place != nil && !(ref == backupset.Latest && backupset.Older(id, there)) {
 			_ = place.Close() // only read
 			continue
 		}
 		if f.place != nil {
 			_ = f.place.Close() // only read
 		}
-		f.place, best = place, append([]string{id}, more...)
+		f.place, id, best = place, there, more
 		if ref != backupset.Latest {
 			break
 		}
@@ -219,15 +221,20 @@ func (a *application) findSet(ctx context.Context, s *settings, ref string, want
 		a.passOn(notes)
 		return f, joined(errs)
 	}
-	if a.passOn(best[1:]); len(refs) > 1 {
+	if a.passOn(best); len(refs) > 1 {
 		for _, err := range errs {
 			a.log.Warn("a store was passed over", report.F("because", console.FirstLine(err)))
 		}
 		a.log.Info("using store", report.F("store", f.place.String()))
 	}
-	a.log.Info("using backup set", report.F("id", best[0]))
-	if f.set, err = a.openSet(ctx, f.place, best[0], keys); err != nil {
+	a.log.Info("using backup set", report.F("id", id))
+	if f.set, err = a.openSet(ctx, f.place, id, keys); err != nil {
 		return f, errors.Join(err, f.place.Close())
+	}
+	for _, note := range slices.Backward(best) { // oldest first
+		if note.Damaged != nil {
+			f.damaged = append(f.damaged, *note.Damaged)
+		}
 	}
 	return f, nil
 }
@@ -240,14 +247,14 @@ func joined(errs []error) error {
 	return errors.Join(errs...)
 }
 
-func (a *application) passOn(notes []string) {
+func (a *application) passOn(notes []backupset.Note) {
 	for _, note := range notes {
-		a.log.Warn(note)
+		a.log.Warn(note.Text)
 	}
 }
 
 // resolveIn opens a store and looks for a set. On an error the store is closed.
-func (s *settings) resolveIn(ctx context.Context, name, ref string, want backupset.Want, keys backupset.Keys) (place store.Place, id string, notes []string, err error) {
+func (s *settings) resolveIn(ctx context.Context, name, ref string, want backupset.Want, keys backupset.Keys) (place store.Place, id string, notes []backupset.Note, err error) {
 	if place, err = s.open(ctx, name, false); err != nil {
 		return nil, "", nil, err
 	}

@@ -53,19 +53,13 @@ func (a *application) verify(ctx context.Context, s *settings) error {
 		return err
 	}
 	began := time.Now()
-	ref := cmp.Or(s.Args().First(), backupset.Latest)
-	found, err := a.findSet(ctx, s, ref, backupset.Want{})
+	found, err := a.findSet(ctx, s, cmp.Or(s.Args().First(), backupset.Latest), backupset.Want{})
 	if err != nil {
 		return err
 	}
 	defer found.Close() //nolint:errcheck // only a drill writes, and its record is durable by then
 	place, set := found.place, found.set
-	var newer []passedOver
-	if ref == backupset.Latest {
-		if newer, err = a.newerDamaged(ctx, s, found); err != nil {
-			return err
-		}
-	}
+	newer := newerDamaged(found.damaged)
 	var drilling *drill.Options
 	if s.Bool("drill") { // what it lacks is said before hours of reading
 		if set.Locked() {
@@ -92,22 +86,12 @@ func (a *application) verify(ctx context.Context, s *settings) error {
 // newerDamaged are the damaged sets that the newest sound one stands in for. A
 // restore can do with that; who asks every night whether the newest backup is sound
 // is to hear that it is not.
-func (a *application) newerDamaged(ctx context.Context, s *settings, f found) ([]passedOver, error) {
-	keys, err := s.readKeys(ctx)
-	if err != nil {
-		return nil, err
-	}
-	entries, err := backupset.List(ctx, f.place, backupset.WithTrust(keys))
-	if err != nil {
-		return nil, err
-	}
+func newerDamaged(passed []backupset.Entry) []passedOver {
 	var newer []passedOver
-	for _, e := range entries {
-		if e.Status == backupset.StatusDamaged && backupset.Older(f.set.ID(), e.ID) {
-			newer = append(newer, passedOver{e.ID, e.Reason})
-		}
+	for _, e := range passed {
+		newer = append(newer, passedOver{e.ID, e.Reason})
 	}
-	return newer, nil
+	return newer
 }
 
 func damagedSince(newer []passedOver) error {

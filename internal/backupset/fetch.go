@@ -52,8 +52,11 @@ func (s *Set) Fetch(ctx context.Context, name string) (path string, done func() 
 }
 
 func (s *Set) fetch(ctx context.Context, name, path string) error {
-	if _, ok := s.Object(name); ok {
+	one := func(name, path string) error {
 		return s.Reread(func() error { return s.fetchObject(ctx, name, path) })
+	}
+	if _, ok := s.Object(name); ok {
+		return one(name, path)
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(fetches)
@@ -66,7 +69,7 @@ func (s *Set) fetch(ctx context.Context, name, path string) error {
 		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 			return err
 		}
-		group.Go(func() error { return s.Reread(func() error { return s.fetchObject(ctx, o.Name, to) }) })
+		group.Go(func() error { return one(o.Name, to) })
 	}
 	return group.Wait()
 }

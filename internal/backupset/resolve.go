@@ -36,7 +36,7 @@ type Want struct {
 // kind fault.Integrity. Of a store only the folder of a set that is named by its
 // whole id is listed: what else is in it, and whether that can be read, is of no
 // concern to its restore.
-func Resolve(ctx context.Context, st store.Store, ref string, want Want, options ...Option) (id string, notes []string, err error) {
+func Resolve(ctx context.Context, st store.Store, ref string, want Want, options ...Option) (id string, notes []Note, err error) {
 	if ref == Latest {
 		entries, err := List(ctx, st, options...)
 		if err != nil {
@@ -55,6 +55,14 @@ func Resolve(ctx context.Context, st store.Store, ref string, want Want, options
 	return entry.ID, entry.notes(), nil
 }
 
+// Note is what an operator should know of the set that was found.
+type Note struct {
+	Text    string
+	Damaged *Entry // the set that was passed over, where it was for damage
+}
+
+func notef(format string, args ...any) Note { return Note{Text: fmt.Sprintf(format, args...)} }
+
 // lacks says what keeps a complete set from being the latest; nothing when it
 // has all that is wanted.
 func (e Entry) lacks(want Want) string {
@@ -72,13 +80,13 @@ func (e Entry) lacks(want Want) string {
 }
 
 // notes says what a user of the set should know.
-func (e Entry) notes() []string {
-	var notes []string
+func (e Entry) notes() []Note {
+	var notes []Note
 	for _, database := range e.Without {
-		notes = append(notes, fmt.Sprintf("backup set %s holds the database %q without the data of some tables, which were excluded; show lists them", e.ID, database))
+		notes = append(notes, notef("backup set %s holds the database %q without the data of some tables, which were excluded; show lists them", e.ID, database))
 	}
 	for _, f := range e.Failures {
-		notes = append(notes, fmt.Sprintf("backup set %s lacks what failed in its run: %s: %s", e.ID, cmp.Or(f.Database, "cluster"), f.Error))
+		notes = append(notes, notef("backup set %s lacks what failed in its run: %s: %s", e.ID, cmp.Or(f.Database, "cluster"), f.Error))
 	}
 	return notes
 }
@@ -88,38 +96,41 @@ const ClockSlack = 10 * time.Minute
 
 // ahead says that a set hides others by its time. It is taken all the same: whose
 // clock is wrong, that host's or this one's, only a person can tell.
-func (e Entry) ahead(older []Entry, want Want, now time.Time) []string {
+func (e Entry) ahead(older []Entry, want Want, now time.Time) []Note {
 	lead := e.Finished.Sub(now)
 	if lead <= ClockSlack {
 		return nil
 	}
-	note := fmt.Sprintf("backup set %s lies %s in the future: the clock of the host that made it is wrong, or this one's", e.ID, lead.Round(time.Minute))
+	note := notef("backup set %s lies %s in the future: the clock of the host that made it is wrong, or this one's", e.ID, lead.Round(time.Minute))
 	for _, other := range slices.Backward(older) {
 		if other.Status == StatusComplete && other.lacks(want) == "" && other.Finished.Sub(now) <= ClockSlack {
-			return []string{note + "; the newest that does not is " + other.ID + ": name it to use it"}
+			note.Text += "; the newest that does not is " + other.ID + ": name it to use it"
+			break
 		}
 	}
-	return []string{note}
+	return []Note{note}
 }
 
-func latest(entries []Entry, want Want, now time.Time) (string, []string, error) {
-	var notes []string
+func latest(entries []Entry, want Want, now time.Time) (string, []Note, error) {
+	var notes []Note
 	kind, hint := fault.NotFound, "list shows the sets of a store"
 	for i, e := range slices.Backward(entries) {
 		switch lack := e.lacks(want); {
 		case e.Status == StatusDamaged, e.Status == StatusNewer:
-			notes = append(notes, fmt.Sprintf("passed over backup set %s, which is %s: %s", e.ID, e.Status, e.Reason))
+			note := notef("passed over backup set %s, which is %s: %s", e.ID, e.Status, e.Reason)
 			if e.Status == StatusDamaged {
+				note.Damaged = &e
 				hint = cmp.Or(e.hint, "list shows the sets of a store; of a damaged one `restore ... --set SET --salvage` restores what is sound")
 				if want == (Want{}) { // it would have been the one
 					kind = fault.Integrity
 				}
 			}
+			notes = append(notes, note)
 		case e.Status != StatusComplete:
 		case lack == "":
 			return e.ID, slices.Concat(notes, e.ahead(entries[:i], want, now), e.notes()), nil
 		case len(e.Failures) > 0 || slices.Contains(e.Parts, want.Database):
-			notes = append(notes, fmt.Sprintf("passed over backup set %s: %s; name it with --set to use it", e.ID, lack))
+			notes = append(notes, notef("passed over backup set %s: %s; name it with --set to use it", e.ID, lack))
 		}
 	}
 	what := "no complete backup set"
@@ -129,7 +140,10 @@ func latest(entries []Entry, want Want, now time.Time) (string, []string, error)
 	if want.Database != "" {
 		what = fmt.Sprintf("%s holds the database %q", what, want.Database)
 	}
-	told := append([]string{what}, notes[:min(len(notes), maxTold)]...)
+	told := []string{what}
+	for _, note := range notes[:min(len(notes), maxTold)] {
+		told = append(told, note.Text)
+	}
 	if more := len(notes) - maxTold; more > 0 {
 		told = append(told, fmt.Sprintf("and so were %d older ones", more))
 	}
