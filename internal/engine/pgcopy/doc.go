@@ -15,6 +15,9 @@
 // docs/proof.md says why). It serves incremental runs, resumed runs, and further
 // attempts of one run alike: all of them start from a Base.
 //
+// Damage of the source fails a capture, which says where it is, or is read around
+// and declared, where that was asked for (damage.go).
+//
 // Replay: each chunk's load and its row in the target's ledger commit together
 // (R3), so that an interrupted replay goes on without doubling a row.
 //

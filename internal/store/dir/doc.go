@@ -9,7 +9,8 @@
 //   - Nothing outside the directory is touched. Every path goes through an
 //     os.Root, and a symbolic link anywhere in a key is refused even if it
 //     leads to a place inside.
-//   - Files are 0600 and folders 0700 whatever the umask says.
+//   - Files are 0600 and folders 0700 whatever the umask says, and in another
+//     user's directory what root makes is that user's (owner.go).
 //   - One run at a time: flock on the file .lock, which the kernel gives back
 //     when the process dies. No clock and no process table is asked, so a dead
 //     holder never blocks and a live one is never robbed.
