@@ -38,6 +38,7 @@ type Entry struct {
 	Databases []string
 	Parts     []string // those of them of which only chosen tables were captured
 	Without   []string // those of them without the data of excluded tables
+	Lossy     []string // those of them that lack what the server could not read
 	Omissions int
 	Failures  []Failure
 	Sealed    *Sealed // nil: it is not encrypted
@@ -116,6 +117,9 @@ func (e *Entry) describe(ctx context.Context, set *Set, folder setFolder, sizes 
 			e.Parts = append(e.Parts, m.Databases[i].Name)
 		default:
 			e.Without = append(e.Without, m.Databases[i].Name)
+		}
+		if m.Databases[i].UnreadableTables > 0 {
+			e.Lossy = append(e.Lossy, m.Databases[i].Name)
 		}
 	}
 	references, err := set.compareReferences(ctx, sizes)

@@ -85,6 +85,9 @@ func (e Entry) notes() []Note {
 	for _, database := range e.Without {
 		notes = append(notes, notef("backup set %s holds the database %q without the data of some tables, which were excluded; show lists them", e.ID, database))
 	}
+	for _, database := range e.Lossy {
+		notes = append(notes, notef("backup set %s holds the database %q without what the server could not read of its tables; show lists it", e.ID, database))
+	}
 	for _, f := range e.Failures {
 		notes = append(notes, notef("backup set %s lacks what failed in its run: %s: %s", e.ID, cmp.Or(f.Database, "cluster"), f.Error))
 	}

@@ -168,8 +168,8 @@ func describe(ctx context.Context, found *backupset.Survey, trust backupset.Opti
 			if err := s.describe(ctx, set); err != nil {
 				return nil, err
 			}
-			if n := unreadable(set); n > 0 {
-				s.Unusable = fmt.Sprintf("it was captured with --salvage: the server could not read a part of %d tables", n)
+			if len(e.Lossy) > 0 { // an older set may have what it lacks
+				s.Unusable = "it was captured with --salvage, and lacks what the server could not read"
 			}
 		default:
 			s.Unusable = "it is damaged: " + e.Reason
@@ -181,15 +181,6 @@ func describe(ctx context.Context, found *backupset.Survey, trust backupset.Opti
 		sets = append(sets, s)
 	}
 	return sets, nil
-}
-
-// unreadable is of how many tables a set lacks what the server could not read. It
-// stands for no set that has it.
-func unreadable(set *backupset.Set) (n int64) {
-	for i := range set.Manifest().Databases {
-		n += set.Manifest().Databases[i].UnreadableTables
-	}
-	return n
 }
 
 func (s *Set) describe(ctx context.Context, set *backupset.Set) error {
