@@ -109,6 +109,10 @@ func changesAfterTakeOver(requests []string, at string) (late []string) {
 	looked := false
 	for _, request := range requests[hung+1:] {
 		method, path, _ := strings.Cut(request, " ")
+		if method == http.MethodPut && strings.Contains(path, "/.lock/") { // a heartbeat: the look before it saw nothing yet
+			looked, late = false, nil
+			continue
+		}
 		looked = looked || strings.Contains(path, ".lock%2F") || strings.Contains(path, "/.lock/")
 		if looked && changes(method, path) {
 			late = append(late, request)
